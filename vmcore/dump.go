@@ -1,10 +1,13 @@
 package vmcore
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -42,7 +45,8 @@ type Dump struct {
 	OnProgress func(what string, done, total int64)
 
 	store    store
-	cache    *pageCache // nil if memory is live
+	cache    *pageCache // nil if live
+	live     bool       // memory of a running machine, different at each read
 	noteInfo []byte     // VMCOREINFO from the notes or header
 	closers  []io.Closer
 
@@ -89,7 +93,7 @@ type dumpFile struct {
 }
 
 // headSize is how much of a file is looked at to tell what it is.
-const headSize = 64 << 10
+const headSize = 4 << 10
 
 // Open opens a dump. Several paths are the parts of one split dump, in any
 // order. What a file is, is told by its content. The error matches [ErrNotDump]
@@ -158,6 +162,10 @@ func (d *Dump) openFile(path string) (image, error) {
 		d.closers = append(d.closers, mapping(data))
 		return mappedImage{data}, f.Close()
 	}
+	if size == 0 {
+		// Files of /proc may not know their size.
+		size = math.MaxInt64
+	}
 	d.closers = append(d.closers, f)
 	return readerImage{f, size}, nil
 }
@@ -191,13 +199,32 @@ func (d *Dump) open(files []dumpFile) error {
 		if err := f.readHead(); err != nil {
 			return err
 		}
+		if isFlattened(f.head) {
+			flat, err := openFlattened(f.image)
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+			f.image = flat
+			d.Flattened, d.Incomplete = true, d.Incomplete || flat.cut
+			if err := f.readHead(); err != nil {
+				return err
+			}
+		}
+		if i > 0 && !isKdump(f.head) {
+			return notDump(f.name, f.head)
+		}
 	}
 	var err error
 	switch head := files[0].head; {
 	case isKdump(head):
 		err = d.openKdump(files)
+	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+		if len(files) > 1 {
+			return fmt.Errorf("%w: %s is an ELF core, which is never split; open one dump at a time", ErrMissingPart, files[0].name)
+		}
+		err = d.openELF(files[0])
 	default:
-		err = &NotDumpError{Path: files[0].name, Is: "something else"}
+		err = notDump(files[0].name, head)
 	}
 	if err != nil {
 		return err
@@ -205,15 +232,18 @@ func (d *Dump) open(files []dumpFile) error {
 	if d.noteInfo != nil {
 		d.describe(parseVMCoreInfo(d.noteInfo, ""))
 	}
-	d.cache = newPageCache(defaultCacheBytes, d.PageSize)
+	if !d.live {
+		d.cache = newPageCache(defaultCacheBytes, d.PageSize)
+	}
 	return nil
 }
 
+// readHead reads as much of the first bytes as there is.
 func (f *dumpFile) readHead() error {
 	f.head = make([]byte, headSize)
 	n, err := f.ReadAt(f.head, 0)
 	f.head = f.head[:n]
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && n == 0 {
 		return fmt.Errorf("read %s: %w", f.name, err)
 	}
 	return nil
@@ -243,7 +273,7 @@ func (d *Dump) VMCoreInfo() (*VMCoreInfo, error) {
 			d.info = parseVMCoreInfo(d.noteInfo, source)
 			return
 		}
-		d.infoErr = ErrNoVMCoreInfo
+		d.info, d.infoErr = d.scanVMCoreInfo()
 	})
 	return d.info, d.infoErr
 }

@@ -221,10 +221,8 @@ func (h *kdumpHeader) maxMapNr() uint64 {
 // bitmapSize is the bytes of one bitmap. There are two, unless there is only
 // room for one.
 func (h *kdumpHeader) bitmapSize() (size uint64, both bool) {
-	blocks := (min(h.maxMapNr(), maxPFN)/8 + uint64(h.pageSize())) / uint64(h.pageSize())
-	if h.maxMapNr()%uint64(8*h.pageSize()) == 0 {
-		blocks = min(h.maxMapNr(), maxPFN) / uint64(8*h.pageSize())
-	}
+	perBlock := uint64(8 * h.pageSize())
+	blocks := (min(h.maxMapNr(), maxPFN) + perBlock - 1) / perBlock
 	if uint64(h.u32(hdrBitmapBlocks)) >= 2*blocks {
 		return h.bitmapsSize() / 2, true
 	}
@@ -321,7 +319,7 @@ func (d *Dump) describeKdump(h *kdumpHeader, p *kdumpPart) {
 // compression says how pages are compressed: as the status word has it, or
 // else the first page that is.
 func (p *kdumpPart) compression(status uint32) string {
-	if status&flagCodecs != 0 && p.name != "" {
+	if status&flagCodecs != 0 {
 		return codecName(status)
 	}
 	var buf [64 * descSize]byte

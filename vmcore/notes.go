@@ -84,7 +84,7 @@ func (d *Dump) setNotes(p []byte) {
 	for n := range parseNotes(p) {
 		d.Notes = append(d.Notes, n)
 		switch {
-		case n.Name == "CORE" && n.Type == ntPRStatus:
+		case n.Name == "CORE" && n.Type == ntPRStatus && d.Machine == "x86_64":
 			if c, ok := parsePRStatus(n.Desc); ok {
 				regs = append(regs, c)
 			}
