@@ -1,0 +1,91 @@
+package kernel
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+const maxCPUs = 8192 // NR_CPUS with MAXSMP
+
+// loadPerCPU reads __per_cpu_offset. A kernel without SMP has none: one CPU, offset 0.
+func (k *Kernel) loadPerCPU() ([]uint64, error) {
+	table, err := k.Symbol("__per_cpu_offset")
+	if err != nil {
+		return []uint64{0}, nil
+	}
+	n := maxCPUs
+	if at, err := k.Symbol("nr_cpu_ids"); err == nil {
+		if v, err := k.U32(at); err == nil && v > 0 {
+			n = min(int(v), maxCPUs)
+		}
+	}
+	raw := make([]byte, 8*n)
+	if err := k.readSome(&raw, table, 8); err != nil {
+		return nil, fmt.Errorf("read __per_cpu_offset: %w", err)
+	}
+	offsets := make([]uint64, 0, n)
+	for ; len(raw) >= 8; raw = raw[8:] {
+		offsets = append(offsets, le.Uint64(raw))
+	}
+	return offsets, nil
+}
+
+// PerCPU returns the address of a CPU's copy of the per-CPU variable at addr, as
+// per_cpu_ptr() does. It serves both kinds of per-CPU addresses: counted from zero
+// (before 6.15) and the kernel's own (since).
+func (k *Kernel) PerCPU(addr Addr, cpu int) (Addr, error) {
+	offsets, err := k.percpu()
+	if err != nil {
+		return 0, err
+	}
+	if cpu < 0 || cpu >= len(offsets) {
+		return 0, fmt.Errorf("cpu %d of %d: %w", cpu, len(offsets), ErrCorrupt)
+	}
+	return addr + Addr(offsets[cpu]), nil
+}
+
+// PerCPUVar returns a CPU's copy of the per-CPU variable that a symbol names.
+func (k *Kernel) PerCPUVar(symbol, typ string, cpu int) (Object, error) {
+	at, err := k.Symbol(symbol)
+	if err != nil {
+		return Object{}, err
+	}
+	if at, err = k.PerCPU(at, cpu); err != nil {
+		return Object{}, err
+	}
+	return k.Object(typ, at)
+}
+
+// PossibleCPUs returns the numbers of all CPUs the kernel has per-CPU memory for.
+func (k *Kernel) PossibleCPUs() ([]int, error) { return k.cpuMask("__cpu_possible_mask") }
+
+// OnlineCPUs returns the numbers of the CPUs that were up.
+func (k *Kernel) OnlineCPUs() ([]int, error) { return k.cpuMask("__cpu_online_mask") }
+
+func (k *Kernel) cpuMask(symbol string) ([]int, error) {
+	offsets, err := k.percpu()
+	if err != nil {
+		return nil, err
+	}
+	at, err := k.Symbol(symbol)
+	if err != nil {
+		cpus := make([]int, len(offsets))
+		for i := range cpus {
+			cpus[i] = i
+		}
+		return cpus, nil
+	}
+	var cpus []int
+	for i := 0; i < len(offsets); i += 64 {
+		w, err := k.U64(at + Addr(i/8))
+		if err != nil {
+			return cpus, fmt.Errorf("read %s: %w", symbol, err)
+		}
+		for ; w != 0; w &= w - 1 {
+			if cpu := i + bits.TrailingZeros64(w); cpu < len(offsets) {
+				cpus = append(cpus, cpu)
+			}
+		}
+	}
+	return cpus, nil
+}

@@ -1,0 +1,272 @@
+package kernel
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+const (
+	maxTasks  = 4 << 20    // PID_MAX_LIMIT
+	pfKthread = 0x00200000 // PF_KTHREAD, include/linux/sched.h
+)
+
+// Task is a thread: struct task_struct.
+type Task struct {
+	Object
+	PID   int // of the thread
+	TGID  int // of its process
+	PPID  int // of the process' parent
+	Comm  string
+	State string // ps(1)'s letter: R S D T t X Z P I
+	CPU   int    // it runs on, or ran on last
+	OnCPU bool   // it was running
+	Stack Addr   // lowest address of its kernel stack
+	MM    Addr   // struct mm_struct of its user memory, 0 for a kernel thread
+	Flags uint64 // PF_*
+	Idle  bool   // a CPU's idle task, pid 0
+}
+
+// Kernel reports whether the task is a kernel thread.
+func (t *Task) Kernel() bool { return t.Flags&pfKthread != 0 }
+
+// TaskAt reads the task_struct at an address.
+func (k *Kernel) TaskAt(addr Addr) (*Task, error) {
+	o, err := k.Object("task_struct", addr)
+	if err != nil {
+		return nil, err
+	}
+	t := &Task{Object: o}
+	fail := func(what string, err error) (*Task, error) {
+		return nil, fmt.Errorf("read task_struct at %v: %s: %w", addr, what, err)
+	}
+	pid, err := o.Int("pid")
+	if err != nil {
+		return fail("pid", err)
+	}
+	tgid, err := o.Int("tgid")
+	if err != nil {
+		return fail("tgid", err)
+	}
+	t.PID, t.TGID = int(pid), int(tgid)
+	if t.Comm, err = o.String("comm"); err != nil {
+		return fail("comm", err)
+	}
+	if t.Stack, err = o.Pointer("stack"); err != nil {
+		return fail("stack", err)
+	}
+	if t.MM, err = o.Pointer("mm"); err != nil {
+		return fail("mm", err)
+	}
+	if t.Flags, err = o.Uint("flags"); err != nil {
+		return fail("flags", err)
+	}
+	if ppid, err := o.Int("real_parent->tgid"); err == nil {
+		t.PPID = int(ppid)
+	}
+	t.State = taskState(o)
+	onCPU, _ := o.Uint("on_cpu")
+	t.OnCPU = onCPU != 0
+	for _, path := range []string{"thread_info.cpu", "cpu"} { // in thread_info since 5.16
+		if cpu, err := o.Uint(path); err == nil {
+			t.CPU = int(cpu)
+			break
+		}
+	}
+	t.Idle = t.PID == 0
+	return t, nil
+}
+
+// taskState is task_state_to_char() of include/linux/sched.h.
+func taskState(o Object) string {
+	const (
+		letters         = "RSDTtXZPI"
+		report          = 0x7f // TASK_REPORT
+		idle            = 0x402
+		uninterruptible = 2
+		rtlockWait      = 0x1000
+	)
+	state, err := o.Uint("__state") // since 5.14
+	if err != nil {
+		if state, err = o.Uint("state"); err != nil {
+			return "?"
+		}
+	}
+	exit, _ := o.Uint("exit_state")
+	v := (state | exit) & report
+	switch {
+	case state == idle:
+		return "I"
+	case state&rtlockWait != 0:
+		v = uninterruptible
+	}
+	if i := bits.Len64(v); i < len(letters) {
+		return letters[i : i+1]
+	}
+	return "?"
+}
+
+// Tasks returns every thread: of each process in the order of the kernel's list,
+// the leader first, and then the idle task of each CPU that was up. What could be
+// read comes with the error.
+func (k *Kernel) Tasks() ([]*Task, error) {
+	var tasks []*Task
+	seen := map[Addr]bool{}
+	add := func(addr Addr) error {
+		if seen[addr] {
+			return nil
+		}
+		if len(seen) >= maxTasks {
+			return fmt.Errorf("more than %d tasks: %w", maxTasks, ErrCorrupt)
+		}
+		seen[addr] = true
+		t, err := k.TaskAt(addr)
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, t)
+		return nil
+	}
+	idle, idleErr := k.idleTasks()
+	for _, addr := range idle {
+		seen[addr] = true
+	}
+	err := k.processes(add)
+	if idleErr != nil && err == nil {
+		err = idleErr
+	}
+	for _, addr := range idle {
+		t, e := k.TaskAt(addr)
+		if e != nil {
+			if err == nil {
+				err = e
+			}
+			continue
+		}
+		tasks = append(tasks, t)
+	}
+	return tasks, err
+}
+
+// processes calls add with every thread of every process, init_task aside. A
+// process that cannot be read does not hide the others.
+func (k *Kernel) processes(add func(Addr) error) error {
+	init, err := k.Var("init_task", "task_struct")
+	if err != nil {
+		return err
+	}
+	head, err := init.AddrOf("tasks")
+	if err != nil {
+		return err
+	}
+	leaders, err := k.Structs("task_struct", "tasks", head)
+	if err != nil {
+		return err
+	}
+	var first error
+	keep := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	for leader, err := range leaders {
+		if err != nil {
+			keep(err)
+			break
+		}
+		if err := add(leader.Addr); err != nil {
+			keep(err)
+		}
+		threads, err := leader.Pointer("signal")
+		if err != nil {
+			keep(err)
+			continue
+		}
+		signal, err := k.Object("signal_struct", threads)
+		if err != nil {
+			keep(err)
+			continue
+		}
+		list, err := signal.AddrOf("thread_head")
+		if err != nil {
+			keep(err)
+			continue
+		}
+		members, err := k.Structs("task_struct", "thread_node", list)
+		if err != nil {
+			keep(err)
+			continue
+		}
+		for t, err := range members {
+			if err == nil {
+				err = add(t.Addr)
+			}
+			if err != nil {
+				keep(err)
+				break
+			}
+		}
+	}
+	return first
+}
+
+// idleTasks returns the idle task of every online CPU, from its run queue.
+func (k *Kernel) idleTasks() ([]Addr, error) {
+	cpus, err := k.OnlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	var idle []Addr
+	for _, cpu := range cpus {
+		rq, err := k.PerCPUVar("runqueues", "rq", cpu)
+		if err != nil {
+			return idle, err
+		}
+		a, err := rq.Pointer("idle")
+		if err != nil {
+			return idle, fmt.Errorf("read run queue of CPU %d: %w", cpu, err)
+		}
+		if a != 0 {
+			idle = append(idle, a)
+		}
+	}
+	return idle, nil
+}
+
+// Current returns the task that a CPU was running.
+func (k *Kernel) Current(cpu int) (*Task, error) {
+	rq, err := k.PerCPUVar("runqueues", "rq", cpu)
+	if err != nil {
+		return nil, err
+	}
+	a, err := rq.Pointer("curr")
+	if err != nil {
+		return nil, fmt.Errorf("read run queue of CPU %d: %w", cpu, err)
+	}
+	return k.TaskAt(a)
+}
+
+// FindTask returns the thread with that pid, or the task_struct at that address.
+func (k *Kernel) FindTask(pid int) (*Task, error) {
+	tasks, err := k.Tasks()
+	for _, t := range tasks {
+		if t.PID == pid && !t.Idle {
+			return t, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pid %d: %w", pid, err)
+	}
+	return nil, fmt.Errorf("pid %d: %w", pid, ErrNoTask)
+}
+
+// StackSize returns THREAD_SIZE, the size of a task's kernel stack in bytes.
+func (k *Kernel) StackSize() uint64 {
+	for _, pair := range [][2]string{{"__start_init_stack", "__end_init_stack"}, {"__start_init_task", "__end_init_task"}} {
+		start, err1 := k.Symbol(pair[0])
+		end, err2 := k.Symbol(pair[1])
+		if n := uint64(end - start); err1 == nil && err2 == nil && n >= 4096 && n <= 128<<10 {
+			return n
+		}
+	}
+	return 16 << 10
+}
