@@ -62,6 +62,10 @@ func (k *Kernel) PossibleCPUs() ([]int, error) { return k.cpuMask("__cpu_possibl
 // OnlineCPUs returns the numbers of the CPUs that were up.
 func (k *Kernel) OnlineCPUs() ([]int, error) { return k.cpuMask("__cpu_online_mask") }
 
+// PresentCPUs returns the numbers of the CPUs that the machine had. A panic takes
+// all CPUs but one offline, so after one these are the CPUs that were running.
+func (k *Kernel) PresentCPUs() ([]int, error) { return k.cpuMask("__cpu_present_mask") }
+
 func (k *Kernel) cpuMask(symbol string) ([]int, error) {
 	offsets, err := k.percpu()
 	if err != nil {

@@ -106,7 +106,7 @@ func taskState(o Object) string {
 }
 
 // Tasks returns every thread: of each process in the order of the kernel's list,
-// the leader first, and then the idle task of each CPU that was up. What could be
+// the leader first, and then the idle task of each CPU that was there. What could be
 // read comes with the error.
 func (k *Kernel) Tasks() ([]*Task, error) {
 	var tasks []*Task
@@ -209,9 +209,9 @@ func (k *Kernel) processes(add func(Addr) error) error {
 	return first
 }
 
-// idleTasks returns the idle task of every online CPU, from its run queue.
+// idleTasks returns the idle task of every present CPU, from its run queue.
 func (k *Kernel) idleTasks() ([]Addr, error) {
-	cpus, err := k.OnlineCPUs()
+	cpus, err := k.PresentCPUs()
 	if err != nil {
 		return nil, err
 	}
