@@ -34,7 +34,7 @@ type Dump struct {
 	DumpLevel     int       // makedumpfile -d; -1 when unknown
 	Incomplete    bool      // the writer ran out of space, or the file is shorter than it says
 	MaxPFN        uint64    // one more than the highest page number
-	PhysBase      uint64    // where the kernel was loaded, if the header says so, else 0
+	PhysBase      uint64    // x86-64's phys_base, in two's complement; 0 if neither header nor notes have it
 	FileSize      int64     // bytes on disk, all parts together
 	CPUs          []CPU     // those that left registers
 	Notes         []Note    // all ELF notes
@@ -76,6 +76,8 @@ type store interface {
 	counts() (present, excluded uint64)
 	// runs yields the present pages in order, as first page and number.
 	runs(yield func(pfn, n uint64) bool)
+	// existed yields the pages that the machine had, likewise.
+	existed(yield func(pfn, n uint64) bool)
 }
 
 // Part is one file of a dump for [NewReader].
@@ -253,6 +255,11 @@ func (f *dumpFile) readHead() error {
 func (d *Dump) describe(v *VMCoreInfo) {
 	if s, ok := v.Get("OSRELEASE"); ok && d.Release == "" {
 		d.Release = s
+	}
+	if base, ok := v.Number("phys_base"); ok {
+		// The header's value is not to be trusted: QEMU reads this number,
+		// which is decimal, as hexadecimal.
+		d.PhysBase = uint64(base)
 	}
 	if sec, ok := v.number("CRASHTIME"); ok && sec > 0 && sec < 1<<40 {
 		// The header has the time the dump was written.

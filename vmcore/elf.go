@@ -304,6 +304,8 @@ func (m *elfMemory) counts() (present, excluded uint64) {
 
 func (m *elfMemory) runs(yield func(pfn, n uint64) bool) { pageRuns(m.file, m.pageSize, yield) }
 
+func (m *elfMemory) existed(yield func(pfn, n uint64) bool) { pageRuns(m.known, m.pageSize, yield) }
+
 // pageRuns yields the runs of pages that the extents touch.
 func pageRuns(list []extent, pageSize uint64, yield func(pfn, n uint64) bool) {
 	var start, end uint64 // the run being gathered

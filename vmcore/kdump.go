@@ -16,6 +16,7 @@ import (
 // bytes from 12 on.
 const (
 	hdrVersion      = 8
+	hdrSysname      = 12
 	hdrNodename     = 12 + 65
 	hdrRelease      = 12 + 2*65
 	hdrUTSVersion   = 12 + 3*65
@@ -26,6 +27,7 @@ const (
 	hdrSubSize      = 432 // of the sub header, in blocks
 	hdrBitmapBlocks = 436
 	hdrMaxMapNr     = 440
+	hdrNrCPUs       = 460
 	hdrSize         = 464
 
 	hdrBlockSize32 = 416 // where a 32-bit machine's header has it
@@ -272,8 +274,47 @@ func (h *kdumpHeader) part(f dumpFile) (*kdumpPart, error) {
 	return p, nil
 }
 
-// cut reports whether the file ends before its first page.
-func (p *kdumpPart) cut() bool { return uint64(p.im.Size()) < p.descs+descSize }
+// cutCheckLimit is the largest bitmap, in bytes, that is counted through at
+// open to find the last page: that of 128 GiB of memory, half a millisecond's
+// work. Of a larger one the count waits until it is needed.
+const cutCheckLimit = 4 << 20
+
+// cut reports whether the file ends before its last pages, as far as that can be
+// told without reading much.
+func (p *kdumpPart) cut() bool {
+	size := uint64(p.im.Size())
+	if size < p.descs {
+		return true
+	}
+	if p.dumped.size > cutCheckLimit || p.end == 0 {
+		return size == p.descs
+	}
+	rank, set, err := p.dumped.find(p.end - 1)
+	first, err2 := p.first()
+	if err != nil || err2 != nil {
+		return true
+	}
+	if set {
+		rank++
+	}
+	// Pages of zeros share one place in the file, so the very last page's data
+	// need not be what comes last.
+	const last = 64
+	n := rank - first
+	descs := p.descs + n*descSize
+	var buf [last * descSize]byte
+	tail := buf[:min(n, last)*descSize]
+	if readAt(p.im, tail, descs-uint64(len(tail))) != nil {
+		return true
+	}
+	for ; len(tail) > 0; tail = tail[descSize:] {
+		off, n := binary.LittleEndian.Uint64(tail), uint64(binary.LittleEndian.Uint32(tail[8:]))
+		if off == 0 || off > size || n > size-off {
+			return true
+		}
+	}
+	return false
+}
 
 // newBitmap is a bitmap of size bytes at off, or as much of it as there is.
 func newBitmap(im image, off, size uint64) *bitmap {
@@ -325,8 +366,13 @@ func (p *kdumpPart) compression(status uint32) string {
 	var buf [64 * descSize]byte
 	n, _ := p.im.ReadAt(buf[:], int64(p.descs))
 	for b := buf[:n]; len(b) >= descSize; b = b[descSize:] {
-		if flags := binary.LittleEndian.Uint32(b[12:]); flags&flagCodecs != 0 {
-			return codecName(flags)
+		// Past the last descriptor comes data, which seldom looks like one.
+		size, flags := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+		switch flags {
+		case flagZlib, flagLZO, flagSnappy, flagZstd:
+			if size > 0 && int(size) < p.pageSize {
+				return codecName(flags)
+			}
 		}
 	}
 	return "none"

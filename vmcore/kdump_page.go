@@ -99,3 +99,15 @@ func (k *kdump) runs(yield func(pfn, n uint64) bool) {
 		}
 	}
 }
+
+func (k *kdump) existed(yield func(pfn, n uint64) bool) {
+	for _, p := range k.parts {
+		b := p.existed
+		if b == nil {
+			b = p.dumped
+		}
+		if !b.runs(p.start, p.end, yield) {
+			return
+		}
+	}
+}
