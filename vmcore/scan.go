@@ -2,10 +2,8 @@ package vmcore
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,11 +72,14 @@ type infoCandidate struct {
 // The same text is in the note prepared for the crash, away from a page boundary.
 func (d *Dump) scanVMCoreInfo() (*VMCoreInfo, error) {
 	var (
-		mu    sync.Mutex
-		found []infoCandidate
+		mu   sync.Mutex
+		best *infoCandidate
 	)
+	// A page full of such texts is not worth more than a few looks.
+	const perPage = 4
 	d.Scan("search memory for VMCOREINFO", func(addr PhysAddr, page []byte) bool {
-		for rest := page; ; {
+		rest := page
+		for range perPage {
 			i := bytes.Index(rest, []byte("OSRELEASE="))
 			if i < 0 {
 				return true
@@ -90,24 +91,23 @@ func (d *Dump) scanVMCoreInfo() (*VMCoreInfo, error) {
 				continue
 			}
 			mu.Lock()
-			// What fills memory with such texts gets no more of ours.
-			if len(found) < 1024 || c.own {
-				found = append(found, c)
+			if best == nil || d.rankInfo(c) < d.rankInfo(*best) {
+				best = &c
 			}
 			mu.Unlock()
 			if c.own && at == addr {
 				return false
 			}
 		}
+		return true
 	})
-	if len(found) == 0 {
+	if best == nil {
 		return nil, fmt.Errorf("%w: not in its notes, nor in the memory it holds", ErrNoVMCoreInfo)
 	}
-	best := slices.MinFunc(found, func(a, b infoCandidate) int { return cmp.Compare(d.rankInfo(a), d.rankInfo(b)) })
 	return best.info, nil
 }
 
-// rankInfo orders candidates, the best first.
+// rankInfo orders candidates, the best lowest.
 func (d *Dump) rankInfo(c infoCandidate) uint64 {
 	rank := uint64(c.addr) // below 1<<52
 	if uint64(c.addr)%uint64(d.PageSize) != 0 {
@@ -138,10 +138,10 @@ func (d *Dump) infoAt(addr PhysAddr) (infoCandidate, bool) {
 	if i := bytes.LastIndexByte(text, '\n'); i >= 0 {
 		text = text[:i+1]
 	}
-	c := infoCandidate{addr: addr, info: parseVMCoreInfo(text, fmt.Sprintf("memory scan at %#x", uint64(addr)))}
-	if _, ok := c.info.number("PAGESIZE"); !ok || !isText(text) {
-		return c, false
+	if !bytes.Contains(text, []byte("\nPAGESIZE=")) || !isText(text) {
+		return infoCandidate{}, false
 	}
+	c := infoCandidate{addr: addr, info: parseVMCoreInfo(text, fmt.Sprintf("memory scan at %#x", uint64(addr)))}
 	c.own = d.ownInfo(c.info)
 	return c, true
 }
