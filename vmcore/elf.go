@@ -73,7 +73,8 @@ func (d *Dump) openELF(f dumpFile) error {
 		return &NotDumpError{Path: f.name, Is: is}
 	}
 	if d.isKcore() {
-		d.Format, d.CPUs = "kcore", nil // its one PRSTATUS is all zeros
+		d.Format, d.Writer = "kcore", "kernel"
+		d.CPUs = nil // its one PRSTATUS is all zeros
 		d.dropUnknownPhys()
 	}
 	d.PageSize = minPageSize
@@ -197,7 +198,7 @@ func (d *Dump) otherCore() string {
 		switch {
 		case n.Name == "VBCORE":
 			return "a VirtualBox core"
-		case n.Name == "Xen":
+		case n.Name == "Xen" && d.noteInfo == nil:
 			return "a Xen core"
 		case n.Name == "CORE" && (n.Type == ntAuxv || n.Type == ntFile) && d.noteInfo == nil:
 			return "the core of a user process"
@@ -216,7 +217,7 @@ func (d *Dump) isKcore() bool {
 	})
 }
 
-// dropUnknownPhys marks the segments that have no physical address. Since Linux
+// dropUnknownPhys marks /proc/kcore's segments that have no physical address. Since Linux
 // 4.11 (464920104bf7) that is p_paddr -1, except for RAM and the kernel's
 // text; before, p_paddr is 0 in all of them.
 func (d *Dump) dropUnknownPhys() {

@@ -33,7 +33,7 @@ type NotDumpError struct {
 }
 
 func (e *NotDumpError) Error() string {
-	s := fmt.Sprintf("%s is %s, not a Linux crash dump (expected kdump-compressed, an ELF vmcore or /proc/kcore)", e.Path, e.Is)
+	s := fmt.Sprintf("%s is %s; expected the crash dump of a 64-bit Linux (kdump-compressed, ELF vmcore or /proc/kcore)", e.Path, e.Is)
 	if e.Hint != "" {
 		s += ": " + e.Hint
 	}

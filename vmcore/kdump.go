@@ -94,9 +94,9 @@ func (d *Dump) openKdump(files []dumpFile) error {
 	k := new(kdump)
 	var split []bool
 	for i, f := range files {
-		h, err := readKdumpHeader(f.image)
+		h, err := readKdumpHeader(f)
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+			return err
 		}
 		part, err := h.part(f)
 		if err != nil {
@@ -154,20 +154,20 @@ type kdumpHeader struct {
 	version int
 }
 
-func readKdumpHeader(im image) (*kdumpHeader, error) {
+func readKdumpHeader(f dumpFile) (*kdumpHeader, error) {
 	h := new(kdumpHeader)
-	if err := readAt(im, h.main[:], 0); err != nil {
-		return nil, fmt.Errorf("read kdump header: %w", err)
+	if err := readAt(f.image, h.main[:], 0); err != nil {
+		return nil, fmt.Errorf("%s: read kdump header: %w", f.name, err)
 	}
 	h.version = int(int32(h.u32(hdrVersion)))
 	if size := h.pageSize(); size < minPageSize || size > maxPageSize || size&(size-1) != 0 {
 		if s := binary.LittleEndian.Uint32(h.main[hdrBlockSize32:]); s == minPageSize {
-			return nil, fmt.Errorf("%w: a kdump of a 32-bit machine (%s), which is not supported", ErrNotDump, h.text(hdrMachine))
+			return nil, &NotDumpError{Path: f.name, Is: "a kdump of a 32-bit machine"}
 		}
 		if s := binary.BigEndian.Uint32(h.main[hdrBlockSize:]); s >= minPageSize && s <= maxPageSize {
-			return nil, fmt.Errorf("%w: a kdump of a big-endian machine (%s), which is not supported", ErrNotDump, h.text(hdrMachine))
+			return nil, &NotDumpError{Path: f.name, Is: "a kdump of a big-endian machine"}
 		}
-		return nil, corrupt("kdump header has block size %d", size)
+		return nil, fmt.Errorf("%s: %w", f.name, corrupt("kdump header has block size %d", size))
 	}
 	if string(h.main[:8]) == "DISKDUMP" {
 		// Its sub header is something else, and its version counts differently.
@@ -190,8 +190,8 @@ func readKdumpHeader(im image) (*kdumpHeader, error) {
 		end = subSplit
 	}
 	if h.subBlocks() > 0 && end > 0 {
-		if err := readAt(im, h.sub[:end], uint64(h.pageSize())); err != nil {
-			return nil, fmt.Errorf("read kdump sub header: %w", err)
+		if err := readAt(f.image, h.sub[:end], uint64(h.pageSize())); err != nil {
+			return nil, fmt.Errorf("%s: read kdump sub header: %w", f.name, err)
 		}
 	}
 	return h, nil

@@ -65,7 +65,7 @@ CRASHTIME=1700000000
 // 16 MiB + 0x5000 an init_uts_ns of the given release.
 func infoDump(t *testing.T, release string, texts map[uint64]string) *Dump {
 	spec := kdumpSpec{codec: flagZstd, maxPFN: someMaxPFN, pages: make(map[uint64][]byte)}
-	for pfn := range uint64(3000) {
+	for pfn := range uint64(40) {
 		spec.pages[pfn] = make([]byte, pg)
 	}
 	for pfn := uint64(0x1000); pfn < 0x1010; pfn++ {
@@ -92,10 +92,10 @@ func TestScanVMCoreInfo(t *testing.T) {
 		want  string // release
 		at    string
 	}{
-		{"its own page", map[uint64]string{2000 * pg: own}, "5.14.0-own", "memory scan at 0x7d0000"},
-		{"a guest's before it", map[uint64]string{10 * pg: guest, 2000 * pg: own}, "5.14.0-own", "memory scan at 0x7d0000"},
-		{"the note's copy before it", map[uint64]string{10*pg + 24: own, 2000 * pg: own}, "5.14.0-own", "memory scan at 0x7d0000"},
-		{"a static array over a page boundary", map[uint64]string{2001*pg - 32: own}, "5.14.0-own", "memory scan at 0x7d0fe0"},
+		{"its own page", map[uint64]string{30 * pg: own}, "5.14.0-own", "memory scan at 0x1e000"},
+		{"a guest's before it", map[uint64]string{10 * pg: guest, 30 * pg: own}, "5.14.0-own", "memory scan at 0x1e000"},
+		{"the note's copy before it", map[uint64]string{10*pg + 24: own, 30 * pg: own}, "5.14.0-own", "memory scan at 0x1e000"},
+		{"a static array over a page boundary", map[uint64]string{31*pg - 32: own}, "5.14.0-own", "memory scan at 0x1efe0"},
 		{"only a guest's", map[uint64]string{10 * pg: guest}, "5.14.0-guest", "memory scan at 0xa000"},
 		{"something shorter before it", map[uint64]string{10 * pg: "OSRELEASE=5.14.0-own\n", 11 * pg: own}, "5.14.0-own", "memory scan at 0xb000"},
 		{"two in a page", map[uint64]string{10*pg + 8: "OSRELEASE=\x00", 10*pg + 64: own}, "5.14.0-own", "memory scan at 0xa040"},
