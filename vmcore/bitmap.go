@@ -107,7 +107,7 @@ func (b *bitmap) count(from, to uint64) ([]uint16, error) {
 		failed atomic.Pointer[error]
 	)
 	work := func() {
-		buf := make([]byte, piece*rankBlock)
+		buf := make([]byte, min(piece, len(counts))*rankBlock)
 		for failed.Load() == nil {
 			i := next.Add(piece) - piece
 			if i >= uint64(len(counts)) {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package vmcore
+
+const raceEnabled = false
