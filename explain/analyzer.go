@@ -1,0 +1,121 @@
+package explain
+
+import (
+	"cmp"
+	"slices"
+
+	"inquest/kernel"
+)
+
+// Class is the kind of failure, one of a fixed list that other tools rely on.
+type Class string
+
+// The classes.
+const (
+	TypeConfusion   Class = "type-confusion"
+	UseAfterFree    Class = "use-after-free"
+	DoubleFree      Class = "double-free"
+	OutOfBounds     Class = "out-of-bounds"
+	NullDereference Class = "null-dereference"
+	WildPointer     Class = "wild-pointer"
+	ListCorruption  Class = "list-corruption"
+	RefCount        Class = "refcount"
+	StackOverflow   Class = "stack-overflow"
+	Bug             Class = "bug"
+	Warning         Class = "warning"
+	HungTask        Class = "hung-task"
+	SoftLockup      Class = "soft-lockup"
+	HardLockup      Class = "hard-lockup"
+	Deadlock        Class = "deadlock"
+	RCUStall        Class = "rcu-stall"
+	OutOfMemory     Class = "out-of-memory"
+	DoubleFault     Class = "double-fault"
+	MachineCheck    Class = "machine-check"
+	DivideError     Class = "divide-error"
+	BadInstruction  Class = "bad-instruction"
+	UserPanic       Class = "user-panic"
+	Unknown         Class = "unknown"
+)
+
+// Confidence says how far the evidence reaches.
+type Confidence int
+
+// From a guess worth a look to what the dump shows beyond doubt.
+const (
+	Possible Confidence = iota
+	Likely
+	Certain
+)
+
+func (c Confidence) String() string { return [...]string{"possible", "likely", "certain"}[c] }
+
+// MarshalText writes the confidence as a word.
+func (c Confidence) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// Evidence is one fact that a reader can check.
+type Evidence struct {
+	Text  string      `json:"text"`
+	Addr  kernel.Addr `json:"-"`               // what it is about, 0 when no one address
+	Check string      `json:"check,omitempty"` // the command that shows it, without "inquest" and the dump
+}
+
+// Object is a piece of memory that a finding is about.
+type Object struct {
+	Addr kernel.Addr `json:"-"`
+	Type string      `json:"type"`
+	Role string      `json:"role"`
+}
+
+// Finding is one thing that went wrong.
+type Finding struct {
+	Analyzer   string     `json:"analyzer"`
+	Class      Class      `json:"class"`
+	Title      string     `json:"title"`
+	Confidence Confidence `json:"confidence"`
+	Evidence   []Evidence `json:"evidence"`
+	Objects    []Object   `json:"objects,omitempty"`
+	Advisory   *Known     `json:"advisory,omitempty"`
+	Advice     []string   `json:"advice,omitempty"`
+	// Weight ranks findings of equal confidence: a cause weighs more than what
+	// follows from it.
+	Weight int `json:"-"`
+}
+
+// Analyzer looks at a case for one kind of failure.
+type Analyzer struct {
+	Name string // as in Finding.Analyzer
+	Doc  string // one sentence: what it looks for
+	Run  func(*Case) []Finding
+}
+
+// Analyzers are all analyzers, in the order in which they run.
+var Analyzers = []*Analyzer{
+	Fault,
+	ListDebug,
+	RefCounter,
+	BugTrap,
+	WarnTrap,
+	Machine,
+	Lockup,
+	Stall,
+	Panic,
+}
+
+// Findings runs every analyzer and ranks the findings: the first one is the cause.
+// Known bugs that match are attached to it.
+func (c *Case) Findings() []Finding {
+	var all []Finding
+	for _, a := range Analyzers {
+		for _, f := range a.Run(c) {
+			f.Analyzer = a.Name
+			all = append(all, f)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(b.Confidence, a.Confidence), cmp.Compare(b.Weight, a.Weight))
+	})
+	if c.Crash != nil {
+		all = c.attachKnown(all)
+	}
+	return all
+}

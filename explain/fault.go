@@ -1,0 +1,209 @@
+package explain
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"inquest/kernel"
+	"inquest/kernel/x86"
+)
+
+// Fault explains a trap that one instruction's own memory access raised: which
+// address it used, from which registers, and what is wrong with it.
+var Fault = &Analyzer{
+	Name: "fault",
+	Doc:  "the faulting instruction, the address it used and what is wrong with that",
+	Run:  runFault,
+}
+
+// Page fault error code bits (Intel SDM vol. 3, 4.7).
+const (
+	pfPresent = 1 << 0
+	pfWrite   = 1 << 1
+	pfFetch   = 1 << 4
+)
+
+func runFault(c *Case) []Finding {
+	cr := c.Crash
+	if cr == nil || cr.Fault == nil || !c.trapped() {
+		return nil
+	}
+	site := cr.Fault
+	name := cr.Trace.Frames[site.Frame].Name()
+	if f, ok := c.fetchFault(); ok {
+		return []Finding{f}
+	}
+	if !site.Known {
+		return nil
+	}
+	var best *Finding
+	for _, a := range site.Insn.Accesses() {
+		addr, ok := a.Address(&site.Regs)
+		if !ok {
+			continue
+		}
+		bad, isBad := c.judge(addr, a.Write && !a.Read, false)
+		agrees := c.logSays(addr)
+		if !isBad && !agrees {
+			continue
+		}
+		if !isBad {
+			bad = badness{WildPointer, fmt.Sprintf("%#x could not be accessed", addr), false}
+		}
+		f := c.accessFinding(name, a, addr, bad)
+		if agrees || bad.sure && (cr.Event == nil || cr.Event.Address == "" || cr.Event.Kind == KindProtection) {
+			f.Confidence = Certain
+		}
+		if best == nil || f.Confidence > best.Confidence {
+			best = &f
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return []Finding{*best}
+}
+
+// trapped reports whether the crash was a trap for a bad access, as opposed to a
+// trap that the code raises on purpose or a watchdog's interrupt.
+func (c *Case) trapped() bool {
+	cr := c.Crash
+	if cr.Fault.Known {
+		switch cr.Fault.Insn.Op {
+		case x86asm.UD1, x86asm.UD2, x86asm.INT, x86asm.ICEBP, x86asm.DIV, x86asm.IDIV, x86asm.HLT:
+			return false
+		}
+		if !cr.Fault.Insn.Known() {
+			return false
+		}
+	}
+	if cr.Event == nil {
+		return true
+	}
+	switch cr.Event.Kind {
+	case KindPageFault, KindProtection, KindStack, KindDouble:
+		return true
+	case KindOtherTrap:
+		return strings.HasPrefix(cr.Event.Trigger, "stack segment")
+	}
+	return false
+}
+
+// logSays reports whether the log names this faulting address. The CPU reports the
+// byte that faulted, which may be a few past the operand's first.
+func (c *Case) logSays(addr uint64) bool {
+	e := c.Crash.Event
+	if e == nil || e.Address == "" {
+		return false
+	}
+	want, err := strconv.ParseUint(e.Address, 16, 64)
+	return err == nil && want-addr < 64
+}
+
+func (c *Case) errorCode() (uint64, bool) {
+	e := c.Crash.Event
+	if e == nil || e.Kind != KindPageFault || e.Code == "" {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(e.Code, 16, 64)
+	return v, err == nil
+}
+
+// fetchFault is a trap on fetching the instruction itself: the pc is bad.
+func (c *Case) fetchFault() (Finding, bool) {
+	site := c.Crash.Fault
+	code, coded := c.errorCode()
+	bad, isBad := c.judge(uint64(site.PC), false, true)
+	if !(coded && code&pfFetch != 0) && !(isBad && bad.sure) {
+		return Finding{}, false
+	}
+	if !isBad {
+		bad = badness{BadInstruction, fmt.Sprintf("%v cannot be executed", site.PC), false}
+	}
+	f := Finding{
+		Class:      bad.class,
+		Title:      fmt.Sprintf("jump to %s", shortAddr(uint64(site.PC))),
+		Confidence: Certain,
+		Evidence:   []Evidence{{Text: "the CPU was told to execute at a bad address: " + bad.what, Addr: site.PC}},
+	}
+	if site.PC < nullZone {
+		f.Title = "call through a NULL function pointer"
+	}
+	// The caller's return address is on top of the stack.
+	sp := kernel.Addr(site.Regs.SP())
+	if ret, err := c.Kernel.Pointer(sp); err == nil && c.Kernel.Text(ret) {
+		f.Title += " from " + functionOf(c.Kernel.Name(ret))
+		f.Evidence = append(f.Evidence, Evidence{
+			Text:  fmt.Sprintf("the return address on the stack is %s: the call is in front of it", c.Kernel.Name(ret)),
+			Addr:  ret,
+			Check: fmt.Sprintf("dis -r %v", ret),
+		})
+	}
+	return f, true
+}
+
+func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness) Finding {
+	site := c.Crash.Fault
+	verb := "read from"
+	if a.Write {
+		verb = "write to"
+	}
+	if a.Write && a.Read {
+		verb = "update of"
+	}
+	function := functionOf(name)
+	f := Finding{Class: bad.class, Confidence: Likely}
+	switch bad.class {
+	case NullDereference:
+		f.Title = fmt.Sprintf("NULL pointer dereference in %s", function)
+	case UseAfterFree:
+		f.Title = fmt.Sprintf("use of a freed object in %s", function)
+	default:
+		f.Title = fmt.Sprintf("%s a wild address in %s", verb, function)
+	}
+	f.Evidence = []Evidence{
+		{Text: fmt.Sprintf("%s at %s", site.Insn.Text(c.symname), name), Addr: site.PC, Check: fmt.Sprintf("dis -r %v", site.PC)},
+		{Text: fmt.Sprintf("%s %#x: %s", verb, addr, bad.what), Addr: kernel.Addr(addr)},
+	}
+	var parts []string
+	for _, r := range a.Registers() {
+		if v, ok := site.Regs.Get(r); ok {
+			parts = append(parts, fmt.Sprintf("%s = %#x", r, v))
+		}
+	}
+	if len(parts) > 0 {
+		f.Evidence = append(f.Evidence, Evidence{Text: "the address comes from " + strings.Join(parts, ", ")})
+	}
+	if c.logSays(addr) {
+		f.Evidence = append(f.Evidence, Evidence{Text: "the log reports the same address: " + c.Crash.Event.Message})
+	}
+	if code, ok := c.errorCode(); ok && (code&pfWrite != 0) != a.Write {
+		c.Crash.doubt("the error code %#x and the instruction disagree on read or write", code)
+	}
+	return f
+}
+
+// symname names addresses in disassembly.
+func (c *Case) symname(addr uint64) (string, uint64) {
+	sym, _, ok := c.Kernel.SymbolAt(kernel.Addr(addr))
+	if !ok {
+		return "", 0
+	}
+	return sym.Name, uint64(sym.Addr)
+}
+
+// functionOf takes the function from "symbol+0xoffset [module]".
+func functionOf(name string) string {
+	name, _, _ = strings.Cut(name, "+")
+	return base(name)
+}
+
+func shortAddr(v uint64) string {
+	if v == 0 {
+		return "NULL"
+	}
+	return fmt.Sprintf("%#x", v)
+}

@@ -1,0 +1,93 @@
+package explain
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Panic explains a panic that the kernel decided on without a trap.
+var Panic = &Analyzer{
+	Name: "panic",
+	Doc:  "panics by decision: sysrq, init killed, out of memory, no root file system …",
+	Run: func(c *Case) []Finding {
+		cr := c.Crash
+		if cr == nil || cr.Event != nil && cr.Event.Kind != KindMemory {
+			return nil
+		}
+		if cr.Panic == nil {
+			return noReport(c)
+		}
+		reason := cr.Panic.Trigger
+		f := Finding{
+			Class:      Unknown,
+			Title:      "panic: " + reason,
+			Confidence: Certain,
+			Evidence:   []Evidence{{Text: cr.Panic.Message, Check: "log"}},
+		}
+		if cr.Trace != nil && len(cr.Trace.Frames) > 0 {
+			f.Evidence = append(f.Evidence, Evidence{Text: "panic() was called from " + c.culpritName(), Check: "bt"})
+		}
+		switch {
+		case c.onStack("sysrq_handle_crash") || strings.Contains(reason, "sysrq triggered crash"):
+			f.Class = UserPanic
+			f.Title = fmt.Sprintf("somebody crashed the machine on purpose, by sysrq%s", c.by())
+		case strings.Contains(reason, "Attempted to kill init"):
+			f.Title = "init died, and a kernel cannot go on without it"
+			f.Advice = append(f.Advice, "exitcode is init's wait status: the low byte is the signal that killed it, the next one its exit code.")
+		case strings.Contains(reason, "ut of memory") || strings.Contains(reason, "deadlocked on memory"):
+			f.Class = OutOfMemory
+			f.Title = "the machine ran out of memory"
+		case strings.Contains(reason, "NMI"), strings.Contains(reason, "IOCK"):
+			f.Title = "panic by a non-maskable interrupt: " + reason
+		case strings.Contains(reason, "VFS: Unable to mount root fs"), strings.Contains(reason, "No working init found"):
+			f.Title = "the machine could not boot: " + reason
+		case strings.Contains(reason, "stack-protector"):
+			f.Class = StackOverflow
+		case strings.Contains(reason, "achine check"):
+			f.Class = MachineCheck
+		}
+		return []Finding{f}
+	},
+}
+
+// noReport is a crash of which the log says nothing: the CPU panicked, and that is
+// all there is.
+func noReport(c *Case) []Finding {
+	if c.Crash.Trace == nil {
+		return nil
+	}
+	if c.onStack("sysrq_handle_crash") {
+		return []Finding{{
+			Class:      UserPanic,
+			Title:      fmt.Sprintf("somebody crashed the machine on purpose, by sysrq%s", c.by()),
+			Confidence: Certain,
+			Evidence:   []Evidence{{Text: "sysrq_handle_crash is on the stack of the CPU that panicked", Check: "bt"}},
+		}}
+	}
+	return []Finding{{
+		Class:      Unknown,
+		Title:      "panic in " + functionOf(c.culpritName()) + "; the log has no report of it",
+		Confidence: Possible,
+		Evidence:   []Evidence{{Text: fmt.Sprintf("CPU %d panicked", c.Crash.CPU), Check: "bt"}},
+	}}
+}
+
+func (c *Case) by() string {
+	t := c.Crash.Task
+	switch {
+	case t == nil || t.Idle:
+		return ""
+	case c.onStack("write_sysrq_trigger"):
+		return fmt.Sprintf(": %s (pid %d) wrote to /proc/sysrq-trigger", t.Comm, t.PID)
+	}
+	return ""
+}
+
+// onStack reports whether a function is on the crashed task's stack.
+func (c *Case) onStack(function string) bool {
+	if c.Crash.Trace == nil {
+		return false
+	}
+	f, _ := c.Crash.Trace.Find(function)
+	return f != nil
+}

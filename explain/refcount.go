@@ -1,0 +1,33 @@
+package explain
+
+import (
+	"fmt"
+	"strings"
+)
+
+// RefCounter reports a reference counter that the kernel caught in an impossible
+// change (lib/refcount.c).
+var RefCounter = &Analyzer{
+	Name: "refcount",
+	Doc:  "a reference counter that went below zero, came back from zero, or overflowed",
+	Run: func(c *Case) []Finding {
+		rec, text := c.lastLine("refcount_t: ")
+		if rec < 0 || !c.during(rec) {
+			return nil
+		}
+		_, caller := c.firstOutside("refcount_warn_saturate")
+		if caller == "" {
+			return nil
+		}
+		return []Finding{{
+			Class:      RefCount,
+			Title:      fmt.Sprintf("%s in %s", strings.TrimSuffix(strings.TrimPrefix(text, "refcount_t: "), "."), functionOf(caller)),
+			Confidence: Certain,
+			Weight:     2,
+			Evidence: []Evidence{
+				{Text: "the kernel says: " + text, Check: "log"},
+				{Text: "the counter was changed in " + caller, Check: "bt"},
+			},
+		}}
+	},
+}

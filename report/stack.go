@@ -1,0 +1,82 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"inquest/kernel/x86"
+	"inquest/stack"
+)
+
+// Stack writes one stack as crash(8)'s bt does: the task, then each frame with the
+// stack address behind its return address; the registers of an exception stand
+// below the frame of its handler, those of user mode at the end.
+func Stack(w io.Writer, t *stack.Trace, s Style) {
+	fmt.Fprintf(w, "PID: %-8d TASK: %x  CPU: %-4d COMMAND: %s\n",
+		t.Task.PID, uint64(t.Task.Addr), t.CPU, s.paint(bold, fmt.Sprintf("%q", clean(t.Task.Comm))))
+	n := 0
+	for i := range t.Frames {
+		f := &t.Frames[i]
+		if f.RegsAt != 0 {
+			fmt.Fprintf(w, "    [exception RIP: %s]\n", s.paint(red, f.Name()))
+			registers(w, &f.Regs)
+			continue
+		}
+		mark := ""
+		if f.Guess {
+			mark = "? "
+		}
+		fmt.Fprintf(w, "%3s [%016x] %s%s at %x\n", fmt.Sprintf("#%d", n), uint64(f.SP), mark, s.paint(cyan, frameName(f)), uint64(f.PC))
+		if f.Exact && i == 0 && t.Running {
+			registers(w, &f.Regs)
+		}
+		n++
+	}
+	if t.User != nil {
+		if len(t.Frames) == 0 {
+			fmt.Fprintln(w, "    (in user mode)")
+		}
+		registers(w, t.User)
+	}
+	if !t.Reliable {
+		fmt.Fprintf(w, "    %s\n", s.paint(red, "not reliable: "+t.Problem))
+	}
+}
+
+// frameName is a frame's function as crash prints it, with the offset, which crash
+// prints only on demand.
+func frameName(f *stack.Frame) string {
+	if f.Symbol.Name == "" {
+		return "(no symbol)"
+	}
+	return clean(f.Name())
+}
+
+// registers writes a register file in crash's layout; those not known are left out.
+func registers(w io.Writer, r *x86.Regs) {
+	lines := [][]struct {
+		label string
+		reg   x86.Reg
+		width int
+	}{
+		{{"RIP", x86.RIP, 16}, {"RSP", x86.RSP, 16}, {"RFLAGS", x86.EFlags, 8}},
+		{{"RAX", x86.RAX, 16}, {"RBX", x86.RBX, 16}, {"RCX", x86.RCX, 16}},
+		{{"RDX", x86.RDX, 16}, {"RSI", x86.RSI, 16}, {"RDI", x86.RDI, 16}},
+		{{"RBP", x86.RBP, 16}, {"R8", x86.R8, 16}, {"R9", x86.R9, 16}},
+		{{"R10", x86.R10, 16}, {"R11", x86.R11, 16}, {"R12", x86.R12, 16}},
+		{{"R13", x86.R13, 16}, {"R14", x86.R14, 16}, {"R15", x86.R15, 16}},
+		{{"ORIG_RAX", x86.OrigRAX, 16}, {"CS", x86.CS, 4}, {"SS", x86.SS, 4}},
+	}
+	for _, line := range lines {
+		var parts []string
+		for _, f := range line {
+			if v, ok := r.Get(f.reg); ok {
+				parts = append(parts, fmt.Sprintf("%s: %0*x", f.label, f.width, v))
+			}
+		}
+		if len(parts) > 0 {
+			fmt.Fprintf(w, "    %s\n", strings.Join(parts, "  "))
+		}
+	}
+}
