@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"inquest/kernel"
+	"inquest/report"
+	"inquest/stack"
+)
+
+var btCommand = &command{
+	name:  "bt",
+	args:  "[PID | TASK]...",
+	max:   -1,
+	short: "show kernel stacks",
+	long: `Shows the stack of the task that crashed, of the tasks given by pid or by the
+address of their task_struct, of all tasks, or of what each CPU was running.
+Pid 0 stands for the idle tasks.
+
+A frame is "#n [address on the stack] function+offset at pc". The registers of
+an exception stand below its handler. A stack that the kernel's unwind tables do
+not explain to its end is said to be not reliable; frames that only a scan found
+have a question mark.`,
+	example: `inquest bt vmcore
+inquest bt vmcore 1234
+inquest bt vmcore 0xffff9c0f81234100
+inquest bt vmcore --all --json
+inquest bt vmcore --active`,
+	setup: func(flags *pflag.FlagSet) runFunc {
+		var which selection
+		flags.BoolVarP(&which.all, "all", "A", false, "every task")
+		flags.BoolVarP(&which.active, "active", "a", false, "what each CPU was running")
+		flags.IntVarP(&which.cpu, "cpu", "c", -1, "what CPU `N` was running")
+		return func(s *session, args []string) error {
+			k, err := s.typedKernel()
+			if err != nil {
+				return err
+			}
+			crashed, crashErr := k.Crashed()
+			s.miss(crashErr)
+			tasks, err := which.tasks(s, k, crashed, args)
+			if err != nil {
+				return err
+			}
+			traces := stack.NewUnwinder(k).All(tasks)
+			if s.json {
+				return s.writeJSON(report.StacksJSON(k.Release, crashed, traces))
+			}
+			for i, t := range traces {
+				if i > 0 {
+					s.printf("\n")
+				}
+				report.Stack(s.out, t, s.style(true))
+			}
+			s.missing()
+			return nil
+		}
+	},
+}
+
+// selection is which tasks bt shows.
+type selection struct {
+	all, active bool
+	cpu         int
+}
+
+func (w selection) tasks(s *session, k *kernel.Kernel, crashed *kernel.Task, args []string) ([]*kernel.Task, error) {
+	switch {
+	case w.all:
+		tasks, err := k.Tasks()
+		s.miss(err)
+		return tasks, nil
+	case w.active || w.cpu >= 0:
+		return w.running(s, k)
+	case len(args) > 0:
+		var tasks []*kernel.Task
+		for _, a := range args {
+			found, err := findTasks(k, a)
+			if err != nil {
+				return nil, err
+			}
+			tasks = append(tasks, found...)
+		}
+		return tasks, nil
+	case crashed == nil:
+		return nil, errors.New("no CPU panicked: name a task, or see --active and --all")
+	}
+	return []*kernel.Task{crashed}, nil
+}
+
+// running returns the current task of every CPU, or of one.
+func (w selection) running(s *session, k *kernel.Kernel) ([]*kernel.Task, error) {
+	cpus, err := k.PresentCPUs()
+	if err != nil {
+		return nil, err
+	}
+	if w.cpu >= 0 {
+		cpus = []int{w.cpu}
+	}
+	var tasks []*kernel.Task
+	for _, cpu := range cpus {
+		t, err := k.Current(cpu)
+		if err != nil {
+			s.miss(fmt.Errorf("CPU %d: %w", cpu, err))
+			continue
+		}
+		tasks = append(tasks, t)
+	}
+	if len(tasks) == 0 {
+		return nil, fmt.Errorf("no CPU's task can be read: %w", err)
+	}
+	return tasks, nil
+}
+
+// findTasks returns the tasks that an argument names: a pid, in decimal, or the
+// address of a task_struct. All idle tasks have pid 0.
+func findTasks(k *kernel.Kernel, arg string) ([]*kernel.Task, error) {
+	pid, err := strconv.Atoi(arg)
+	if err != nil {
+		addr, err := strconv.ParseUint(strings.TrimPrefix(arg, "0x"), 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither a pid nor the address of a task_struct", arg)
+		}
+		t, err := k.TaskAt(kernel.Addr(addr))
+		if err != nil {
+			return nil, err
+		}
+		return []*kernel.Task{t}, nil
+	}
+	tasks, err := k.Tasks()
+	tasks = slices.DeleteFunc(tasks, func(t *kernel.Task) bool { return t.PID != pid })
+	if len(tasks) == 0 {
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", pid, err)
+		}
+		return nil, fmt.Errorf("pid %d: %w", pid, kernel.ErrNoTask)
+	}
+	return tasks, nil
+}

@@ -1,0 +1,18 @@
+package main
+
+// commands is every command, in the order in which the help lists them. One
+// file each; what is not here does not exist.
+var commands = []*command{
+	explainCommand,
+	infoCommand,
+	btCommand,
+	psCommand,
+	logCommand,
+	modCommand,
+	symCommand,
+	structCommand,
+	rdCommand,
+	disCommand,
+	vtopCommand,
+	shrinkCommand,
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"inquest/vmcore"
+)
+
+var shrinkCommand = &command{
+	name:  "shrink",
+	short: "write a small dump that still explains the crash",
+	long: `Writes a dump, in kdump-compressed format with zstd, that holds only the
+pages of memory that Inquest looks at: those that explain, bt --all, ps, log and
+mod read. On the small dump these print what they print on the whole one. crash and
+drgn open it too, as far as its pages reach.
+
+A small dump still holds memory of the machine that crashed: names of programs,
+the kernel's log, kernel stacks. It holds no page that only user programs used.`,
+	example: `inquest shrink vmcore -o small.kdump`,
+	setup: func(flags *pflag.FlagSet) runFunc {
+		to := flags.StringP("output", "o", "", "write to `FILE`, which must not exist")
+		return func(s *session, _ []string) error {
+			if *to == "" {
+				return usageError{"shrink: where to? give -o FILE"}
+			}
+			d, err := s.Dump()
+			if err != nil {
+				return err
+			}
+			read := d.Record()
+			if err := s.readAll(); err != nil {
+				return err
+			}
+			size, err := writeFile(*to, func(f *os.File) error { return vmcore.Shrink(f, d, read.Pages()) })
+			if err != nil {
+				return err
+			}
+			if s.json {
+				return s.writeJSON(map[string]any{"file": *to, "bytes": size, "pages": read.Len(), "from_bytes": d.FileSize})
+			}
+			s.printf("%s: %d pages in %.1f MiB, 1/%d of the dump's size\n",
+				*to, read.Len(), float64(size)/(1<<20), max(1, d.FileSize/max(size, 1)))
+			return nil
+		}
+	},
+}
+
+// shrunken are the commands that a small dump must serve as the whole one does.
+var shrunken = []struct {
+	command *command
+	args    []string
+}{
+	{explainCommand, []string{"--verbose"}},
+	{explainCommand, []string{"--json"}},
+	{btCommand, []string{"--all"}},
+	{psCommand, nil},
+	{logCommand, nil},
+	{modCommand, nil},
+	{infoCommand, nil},
+}
+
+// readAll runs those commands on the session's dump, for what they read. One that
+// can conclude nothing does not matter; a dump without a kernel does.
+func (s *session) readAll() error {
+	if _, err := s.Kernel(); err != nil {
+		return err
+	}
+	for _, c := range shrunken {
+		sub := *s
+		sub.out, sub.errOut, sub.term = io.Discard, io.Discard, terminal{}
+		flags := pflag.NewFlagSet(c.command.name, pflag.ContinueOnError)
+		run := c.command.setup(flags)
+		flags.BoolVar(&sub.json, "json", false, "")
+		if err := flags.Parse(c.args); err != nil {
+			return err
+		}
+		run(&sub, nil)
+	}
+	return nil
+}
+
+// writeFile writes a new file under a temporary name, so that a failure leaves
+// nothing behind, and returns its size.
+func writeFile(path string, write func(*os.File) error) (size int64, err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return 0, fmt.Errorf("%s exists already", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := write(f); err != nil {
+		return 0, fmt.Errorf("write %s: %w", path, err)
+	}
+	if size, err = f.Seek(0, io.SeekEnd); err != nil {
+		return 0, err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return 0, err
+	}
+	if err := f.Close(); err != nil {
+		return 0, err
+	}
+	return size, os.Link(f.Name(), path)
+}

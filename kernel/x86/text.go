@@ -1,0 +1,40 @@
+package x86
+
+import "golang.org/x/arch/x86/x86asm"
+
+// RIPTarget returns the address of an operand that is relative to rip: nearly
+// every global variable of the kernel is reached so.
+func (i Insn) RIPTarget() (uint64, bool) {
+	if !i.Known() {
+		return 0, false
+	}
+	for _, a := range i.Args {
+		if m, ok := a.(x86asm.Mem); ok && m.Base == x86asm.RIP {
+			return i.Addr + uint64(i.Len) + uint64(m.Disp), true
+		}
+	}
+	return 0, false
+}
+
+// Immediate returns a constant or an absolute displacement that may be an
+// address in the upper half: "mov $0xffffffff82e0a040,%rdi", or the base of a table
+// in "mov -0x7d1f5fc0(,%rax,8),%rax".
+func (i Insn) Immediate() (uint64, bool) {
+	if !i.Known() {
+		return 0, false
+	}
+	const upperHalf = 1 << 63
+	for _, a := range i.Args {
+		var v uint64
+		switch a := a.(type) {
+		case x86asm.Imm:
+			v = uint64(a)
+		case x86asm.Mem:
+			v = uint64(a.Disp)
+		}
+		if v >= upperHalf && v < ^uint64(0)-1<<20 {
+			return v, true
+		}
+	}
+	return 0, false
+}
