@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 
@@ -12,20 +13,30 @@ import (
 
 var le = binary.LittleEndian
 
-const (
-	maxBTF      = 64 << 20
-	maxBTFTypes = 1 << 19 // cilium/ebpf resolves a type graph by recursion; this bounds it
-	btfMagic    = "\x9f\xeb\x01"
-)
+// maxModuleBTF bounds the BTF of all modules together; what comes after is left out.
+const maxModuleBTF = 128 << 20
 
 // Types is the BTF of the kernel and, split from it, of its modules
-// (Documentation/bpf/btf.rst).
+// (Documentation/bpf/btf.rst). The kernel has its own since 5.2, modules since 5.11.
 type Types struct {
 	k       *Kernel
-	base    *btf.Spec
-	modules func() map[string]*btf.Spec
+	base    *typeSet
+	modules func() []moduleTypes // by the list btf_modules
 
-	byName sync.Map // C name -> btf.Type, nil when there is none
+	mu     sync.Mutex // held to resolve a type; the library writes to base's maps for a module's types
+	byName sync.Map   // C name -> btf.Type, nil when there is none
+}
+
+// typeSet is one BTF section.
+type typeSet struct {
+	spec  *btf.Spec
+	index *btfIndex
+}
+
+// moduleTypes is a module's BTF, read when it is first needed.
+type moduleTypes struct {
+	name string
+	load func() *typeSet // nil when there is none to be had
 }
 
 func (k *Kernel) loadTypes() (*Types, error) {
@@ -38,38 +49,67 @@ func (k *Kernel) loadTypes() (*Types, error) {
 		return nil, fmt.Errorf("BTF of the kernel: %w", err)
 	}
 	t := &Types{k: k, base: base}
-	t.modules = sync.OnceValue(t.loadModules)
+	t.modules = sync.OnceValue(t.listModules)
 	return t, nil
 }
 
-// parseBTF parses BTF that may be hostile: sizes are checked here, since the
-// library trusts its input to be a file of the user's.
-func parseBTF(raw []byte, base *btf.Spec) (spec *btf.Spec, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v: %w", p, ErrCorrupt)
-		}
-	}()
-	if err := checkBTF(raw); err != nil {
+// parseBTF parses BTF that may be hostile. The library trusts its input to be a
+// file of the user's, so it is verified, at the same time.
+func parseBTF(raw []byte, base *typeSet) (*typeSet, error) {
+	var (
+		set      typeSet
+		checkErr error
+		checked  = make(chan struct{})
+	)
+	var baseIndex *btfIndex
+	var baseSpec *btf.Spec
+	if base != nil {
+		baseIndex, baseSpec = base.index, base.spec
+	}
+	if _, err := btfSize(raw); err != nil {
 		return nil, err
 	}
+	go func() {
+		defer close(checked)
+		set.index, checkErr = checkBTF(raw, baseIndex)
+	}()
+	spec, err := loadSpec(raw, baseSpec)
+	<-checked
+	if checkErr != nil {
+		return nil, checkErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	set.spec = spec
+	return &set, nil
+}
+
+func loadSpec(raw []byte, base *btf.Spec) (spec *btf.Spec, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
 	if base == nil {
 		return btf.LoadSpecFromReader(bytes.NewReader(raw))
 	}
 	return btf.LoadSplitSpecFromReader(bytes.NewReader(raw), base)
 }
 
-// rawBTF reads the kernel's BTF section, which __start_BTF and __stop_BTF bound.
+// rawBTF reads the kernel's BTF section, which begins at __start_BTF.
 func (k *Kernel) rawBTF() ([]byte, error) {
-	start, err := k.Symbol("__start_BTF")
-	if err != nil {
-		// Without KALLSYMS_ALL there are no data symbols: find the section itself.
-		var ok bool
-		if start, ok = k.imageReader().find([]byte(btfMagic+"\x00\x18\x00\x00\x00\x00\x00\x00\x00"), k.rodata()); !ok {
-			return nil, ErrNoBTF
+	if start, err := k.Symbol("__start_BTF"); err == nil {
+		return k.readBTF(start)
+	}
+	// Without KALLSYMS_ALL there are no data symbols: find the section itself.
+	image := k.imageReader()
+	for at, ok := image.find([]byte(btfMagic+"\x00"), k.rodata()); ok; at, ok = image.find([]byte(btfMagic+"\x00"), at+1) {
+		if raw, err := k.readBTF(at); err == nil && len(raw) > pageSize {
+			return raw, nil
 		}
 	}
-	return k.readBTF(start)
+	return nil, ErrNoBTF
 }
 
 // readBTF reads the BTF at an address: its header says how long it is.
@@ -89,67 +129,20 @@ func (k *Kernel) readBTF(start Addr) ([]byte, error) {
 	return raw, nil
 }
 
-// btfSize returns the length that a BTF header claims.
-func btfSize(h []byte) (int, error) {
-	if len(h) < 24 || string(h[:3]) != btfMagic {
-		return 0, fmt.Errorf("BTF header: %w", ErrCorrupt)
-	}
-	u32 := func(at int) uint64 { return uint64(le.Uint32(h[at:])) }
-	hdr, typeOff, typeLen, strOff, strLen := u32(4), u32(8), u32(12), u32(16), u32(20)
-	n := hdr + max(typeOff+typeLen, strOff+strLen)
-	if hdr < 24 || n > maxBTF {
-		return 0, fmt.Errorf("BTF of %d bytes: %w", n, ErrCorrupt)
-	}
-	return int(n), nil
-}
-
-// checkBTF counts the types.
-func checkBTF(raw []byte) error {
-	n, err := btfSize(raw)
-	if err != nil {
-		return err
-	}
-	if n > len(raw) {
-		return fmt.Errorf("BTF ends at %d of %d: %w", len(raw), n, ErrCorrupt)
-	}
-	hdr, typeOff, typeLen := int(le.Uint32(raw[4:])), int(le.Uint32(raw[8:])), int(le.Uint32(raw[12:]))
-	types := raw[hdr+typeOff:][:typeLen]
-	count := 0
-	for ; len(types) >= 12; count++ {
-		if count > maxBTFTypes {
-			return fmt.Errorf("BTF of more than %d types: %w", maxBTFTypes, ErrCorrupt)
-		}
-		info := le.Uint32(types[4:])
-		vlen := int(info & 0xffff)
-		size := 12
-		switch info >> 24 & 0x1f {
-		case 1, 14, 17: // INT, VAR, DECL_TAG
-			size += 4
-		case 3: // ARRAY
-			size += 12
-		case 4, 5, 15, 19: // STRUCT, UNION, DATASEC, ENUM64
-			size += 12 * vlen
-		case 6, 13: // ENUM, FUNC_PROTO
-			size += 8 * vlen
-		}
-		types = types[min(size, len(types)):]
-	}
-	return nil
-}
-
-// loadModules reads the BTF of every module (list btf_modules, since 5.11).
-func (t *Types) loadModules() map[string]*btf.Spec {
-	specs := map[string]*btf.Spec{}
+// listModules finds the BTF of every module (list btf_modules, since 5.11).
+func (t *Types) listModules() []moduleTypes {
 	head, err := t.k.Symbol("btf_modules")
 	if err != nil {
-		return specs
+		return nil
 	}
 	nodes, err := t.k.Structs("btf_module", "list", head)
 	if err != nil {
-		return specs
+		return nil
 	}
+	var mods []moduleTypes
+	left := maxModuleBTF
 	for m, err := range nodes {
-		if err != nil {
+		if err != nil || len(mods) == maxModules {
 			break
 		}
 		name, _ := m.String("module->name")
@@ -157,114 +150,152 @@ func (t *Types) loadModules() map[string]*btf.Spec {
 		if err != nil {
 			continue
 		}
-		raw, err := t.k.readBTF(data)
-		if err != nil {
+		var h [24]byte
+		if t.k.Read(h[:], data) != nil {
 			continue
 		}
-		if spec, err := parseBTF(raw, t.base); err == nil {
-			specs[name] = spec
+		if n, err := btfSize(h[:]); err != nil || n > left {
+			continue
+		} else {
+			left -= n
 		}
+		mods = append(mods, moduleTypes{name, sync.OnceValue(func() *typeSet {
+			raw, err := t.k.readBTF(data)
+			if err != nil {
+				return nil
+			}
+			set, _ := parseBTF(raw, t.base)
+			return set
+		})})
 	}
-	return specs
+	return mods
 }
 
-// Types returns the type information of the dump.
+// Types returns the type information of the dump. The error wraps ErrNoBTF when
+// the kernel has none.
 func (k *Kernel) Types() (*Types, error) { return k.types() }
 
 // Spec returns the kernel's BTF, or a module's when module is not empty; nil when
-// that module has none.
+// that module has none. A module's resolves types of the kernel's without holding
+// its lock: where several goroutines work, use the methods of Types.
 func (t *Types) Spec(module string) *btf.Spec {
+	if s := t.set(module); s != nil {
+		return s.spec
+	}
+	return nil
+}
+
+func (t *Types) set(module string) *typeSet {
 	if module == "" {
 		return t.base
 	}
-	return t.modules()[module]
+	for _, m := range t.modules() {
+		if m.name == module {
+			return m.load()
+		}
+	}
+	return nil
 }
 
-// Named returns the type of a C name: "struct task_struct", "union x", "enum x",
-// or a bare name, which is a struct, union, enum or typedef, in that order; in the
-// kernel, then in its modules. The error wraps ErrNoType.
-func (t *Types) Named(name string) (btf.Type, error) {
-	if typ, ok := t.byName.Load(name); ok {
-		if typ == nil {
-			return nil, fmt.Errorf("%s: %w", name, ErrNoType)
+// All iterates over the types of the kernel or of a module, by id. It resolves
+// them all, which takes a fifth of a second for a kernel's.
+func (t *Types) All(module string) iter.Seq[btf.Type] {
+	return func(yield func(btf.Type) bool) {
+		s := t.set(module)
+		if s == nil {
+			return
 		}
-		return typ.(btf.Type), nil
-	}
-	typ := namedIn(t.base, name)
-	// What the module list itself is made of can only be in the kernel.
-	if typ == nil && name != "btf_module" && name != "list_head" {
-		for _, spec := range t.modules() {
-			if typ = namedIn(spec, name); typ != nil {
-				break
+		for i, kind := range s.index.kinds {
+			if kind == 0 || kind == btfDeclTag {
+				continue
+			}
+			typ, err := t.resolve(s, btf.TypeID(s.index.firstID+i))
+			if err == nil && !yield(typ) {
+				return
 			}
 		}
 	}
-	if typ == nil {
-		t.byName.Store(name, nil)
-		return nil, fmt.Errorf("%s: %w", name, ErrNoType)
-	}
-	t.byName.Store(name, typ)
-	return typ, nil
 }
 
-// namedIn returns the type that a C name means in one spec, nil when none.
-func namedIn(spec *btf.Spec, name string) btf.Type {
-	tag, bare, tagged := strings.Cut(name, " ")
-	if !tagged {
-		tag, bare = "", name
+// Named returns the type of a C name: "struct task_struct", "union x", "enum x",
+// or a bare name, which is a struct, union, enum, typedef or basic type, in that
+// order; in the kernel, then in its modules. The error wraps ErrNoType.
+func (t *Types) Named(name string) (btf.Type, error) {
+	typ, ok := t.byName.Load(name)
+	if !ok {
+		typ = t.named(name)
+		t.byName.Store(name, typ)
 	}
-	types, err := anyTypes(spec, bare)
-	if err != nil {
+	if found, ok := typ.(btf.Type); ok {
+		return found, nil
+	}
+	return nil, fmt.Errorf("%s: %w", name, ErrNoType)
+}
+
+func (t *Types) named(name string) any {
+	if typ := t.namedIn(t.base, name); typ != nil {
+		return typ
+	}
+	// What the module list itself is made of can only be in the kernel.
+	if name == "btf_module" || name == "list_head" {
 		return nil
 	}
-	var best btf.Type
-	bestRank := len(kindRank)
-	for _, typ := range types {
-		rank, ok := kindRank[kindOf(typ)]
-		if ok && rank < bestRank && (tag == "" || tag == kindOf(typ)) {
-			best, bestRank = typ, rank
+	for _, m := range t.modules() {
+		if s := m.load(); s != nil {
+			if typ := t.namedIn(s, name); typ != nil {
+				return typ
+			}
 		}
 	}
-	return best
+	return nil
 }
 
-var kindRank = map[string]int{"struct": 0, "union": 1, "enum": 2, "typedef": 3, "int": 4}
-
-func kindOf(t btf.Type) string {
-	switch t.(type) {
-	case *btf.Struct:
-		return "struct"
-	case *btf.Union:
-		return "union"
-	case *btf.Enum:
-		return "enum"
-	case *btf.Typedef:
-		return "typedef"
-	case *btf.Int:
-		return "int"
+// namedIn returns the type that a C name means in one BTF section, nil when none.
+func (t *Types) namedIn(s *typeSet, name string) btf.Type {
+	kinds := [][]uint8{{btfStruct}, {btfUnion}, {btfEnum, btfEnum64}, {btfTypedef}, {btfInt, btfFloat}}
+	tag, bare, _ := strings.Cut(name, " ")
+	switch tag {
+	case "struct":
+		kinds, name = kinds[:1], bare
+	case "union":
+		kinds, name = kinds[1:2], bare
+	case "enum":
+		kinds, name = kinds[2:3], bare
 	}
-	return ""
+	for _, kind := range kinds {
+		for _, id := range s.index.find(name, kind...) {
+			if typ, err := t.resolve(s, id); err == nil {
+				return typ
+			}
+		}
+	}
+	return nil
 }
 
-// anyTypes is Spec.AnyTypesByName for input that may be hostile.
-func anyTypes(spec *btf.Spec, name string) (types []btf.Type, err error) {
+// resolve is TypeByID for input that may be hostile.
+func (t *Types) resolve(s *typeSet, id btf.TypeID) (typ btf.Type, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%v: %w", p, ErrCorrupt)
+			err = fmt.Errorf("BTF type %d: %v: %w", id, p, ErrCorrupt)
 		}
 	}()
-	return spec.AnyTypesByName(name)
+	return s.spec.TypeByID(id)
 }
 
 // Func returns the prototype of a function, from the kernel's BTF or from that of
 // the module it lives in. A function that is not in BTF wraps ErrNoType.
 func (t *Types) Func(name, module string) (*btf.FuncProto, error) {
-	spec := t.Spec(module)
-	if spec == nil {
+	s := t.set(module)
+	if s == nil {
 		return nil, fmt.Errorf("%s in %s: %w", name, module, ErrNoType)
 	}
-	types, _ := anyTypes(spec, name)
-	for _, typ := range types {
+	for _, id := range s.index.find(name, btfFunc) {
+		typ, err := t.resolve(s, id)
+		if err != nil {
+			continue
+		}
 		if f, ok := typ.(*btf.Func); ok {
 			if proto, ok := f.Type.(*btf.FuncProto); ok {
 				return proto, nil
