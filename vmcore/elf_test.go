@@ -399,6 +399,7 @@ func FuzzOpen(f *testing.F) {
 	kd.version = 3
 	f.Add(kd.build())
 	f.Add(flatten(inRecords(kd.build(), 4000), true))
+	f.Add(flatten([]flatRecord{{100, []byte("a hole where the header should be")}}, false))
 	f.Add(elfSpec{notes: infoNote, segs: []elfSeg{{phys: 0x1000, data: testPage(1)}}}.build())
 	f.Fuzz(func(t *testing.T, p []byte) { exercise(t, p) })
 }

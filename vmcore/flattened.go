@@ -3,7 +3,6 @@ package vmcore
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -75,7 +74,7 @@ func openFlattened(im image) (*flatImage, error) {
 
 func (fi *flatImage) Size() int64 { return fi.size }
 
-var errNotWritten = errors.New("the flattened dump ends before this part of it was written")
+var errNotWritten = corrupt("the flattened dump ends before this part of it was written")
 
 // ReadAt reads bytes no record wrote as zeros, as they would be in the real
 // file; if records are missing at the end, it fails there.
