@@ -57,7 +57,23 @@ func Decode(code []byte, addr uint64) (Insn, error) {
 	if err != nil || inst.Len <= 0 || inst.Len > len(code) || inst.Op == 0 {
 		return Insn{}, fmt.Errorf("% x at %#x: %w", code[:min(len(code), 8)], addr, ErrDecode)
 	}
+	signExtend(&inst)
 	return Insn{Addr: addr, Len: inst.Len, Code: code[:inst.Len], Inst: inst}, nil
+}
+
+// signExtend mends the displacements of memory operands: those of 32 bits are
+// signed, but x86asm takes them for unsigned. mov between rax and an absolute
+// address (a0 to a3) has 64 bits of it.
+func signExtend(inst *x86asm.Inst) {
+	if op := inst.Opcode >> 24; inst.AddrSize != 64 || inst.Op == x86asm.MOV && op >= 0xa0 && op <= 0xa3 {
+		return
+	}
+	for i, a := range inst.Args {
+		if m, ok := a.(x86asm.Mem); ok && m.Disp == int64(uint32(m.Disp)) {
+			m.Disp = int64(int32(m.Disp))
+			inst.Args[i] = m
+		}
+	}
 }
 
 // ud1Len returns the length of a ud1 instruction (0f b9 /r) with its memory
@@ -117,5 +133,5 @@ func (i Insn) Text(symname func(uint64) (string, uint64)) string {
 	if symname != nil {
 		s = symname
 	}
-	return strings.TrimSpace(x86asm.GNUSyntax(i.Inst, i.Addr, s))
+	return mendGNU(strings.TrimSpace(x86asm.GNUSyntax(i.Inst, i.Addr, s)))
 }

@@ -1,6 +1,10 @@
 package x86
 
-import "golang.org/x/arch/x86/x86asm"
+import (
+	"strings"
+
+	"golang.org/x/arch/x86/x86asm"
+)
 
 // RIPTarget returns the address of an operand that is relative to rip: nearly
 // every global variable of the kernel is reached so.
@@ -37,4 +41,22 @@ func (i Insn) Immediate() (uint64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// mendGNU mends what GNUSyntax writes otherwise than objdump: an operand at the
+// absolute address 0, which it leaves empty, and movslq.
+func mendGNU(text string) string {
+	if op, args, ok := strings.Cut(text, " "); ok {
+		if op == "movsxd" {
+			op = "movslq"
+		}
+		if strings.HasPrefix(args, ",") {
+			args = "0x0" + args
+		}
+		if strings.HasSuffix(args, ",") {
+			args += "0x0"
+		}
+		return op + " " + args
+	}
+	return text
 }
