@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -137,21 +139,34 @@ func typeError(k *kernel.Kernel, name string, err error) error {
 	return fmt.Errorf("%w%s", err, didYouMean(closestOf(bare, names)))
 }
 
-// memberError adds the names of the members that may have been meant.
+// memberError adds the members that may have been meant: of the type, or of the
+// structs in it.
 func memberError(typ btf.Type, member string, err error) error {
 	if !errors.Is(err, kernel.ErrNoMember) {
 		return err
 	}
-	var names []string
-	var walk func([]kernel.Field)
-	walk = func(list []kernel.Field) {
+	const depth = 3
+	paths := map[string]string{} // from the last name, the shortest path
+	var walk func(prefix string, list []kernel.Field, depth int)
+	walk = func(prefix string, list []kernel.Field, depth int) {
 		for _, f := range list {
-			if f.Name != "" {
-				names = append(names, f.Name)
+			if f.Name == "" {
+				walk(prefix, f.Fields, depth)
+				continue
 			}
-			walk(f.Fields)
+			if old, ok := paths[f.Name]; !ok || strings.Count(old, ".") > strings.Count(prefix, ".") {
+				paths[f.Name] = prefix + f.Name
+			}
+			if depth > 1 {
+				walk(prefix+f.Name+".", kernel.Fields(f.Type), depth-1)
+			}
 		}
 	}
-	walk(kernel.Fields(typ))
-	return fmt.Errorf("%w%s", err, didYouMean(closest(member, names)))
+	walk("", kernel.Fields(typ), depth)
+	last := member[strings.LastIndexAny(member, ".>")+1:]
+	var found []string
+	for _, name := range closest(last, slices.Sorted(maps.Keys(paths))) {
+		found = append(found, paths[name])
+	}
+	return fmt.Errorf("%w%s", err, didYouMean(found))
 }

@@ -219,7 +219,7 @@ func (d *disassembler) text(in *insn) (text, note string) {
 	if in.bad {
 		return fmt.Sprintf(".byte %#02x", in.code[0]), ""
 	}
-	text = in.Text(nil)
+	text = columns(in.Text(nil))
 	if to, ok := in.Target(); ok {
 		if name := d.k.Name(kernel.Addr(to)); name != "" {
 			return text + " <" + clean(name) + ">", ""
@@ -227,7 +227,7 @@ func (d *disassembler) text(in *insn) (text, note string) {
 	}
 	if to, ok := in.RIPTarget(); ok {
 		note = fmt.Sprintf("%#x", to)
-		if name := d.k.Name(kernel.Addr(to)); name != "" {
+		if name := d.dataName(in, kernel.Addr(to)); name != "" {
 			note += " <" + clean(name) + ">"
 		}
 	} else if to, ok := in.Immediate(); ok {
@@ -236,6 +236,35 @@ func (d *disassembler) text(in *insn) (text, note string) {
 		}
 	}
 	return text, note
+}
+
+// columns puts the operands below each other, as objdump does.
+func columns(text string) string {
+	op, args, ok := strings.Cut(text, " ")
+	if !ok {
+		return text
+	}
+	return fmt.Sprintf("%-6s %s", op, args)
+}
+
+// dataName names the target of a rip-relative operand. Before 6.15 per-CPU
+// symbols count from 0, and so do the operands that reach them through gs.
+func (d *disassembler) dataName(in *insn, to kernel.Addr) string {
+	if name := d.k.Name(to); name != "" || !strings.Contains(in.Text(nil), "%gs:") {
+		return name
+	}
+	syms, err := d.k.Symbols()
+	if err != nil {
+		return ""
+	}
+	sym, ok := syms.Find(to)
+	switch {
+	case !ok:
+		return ""
+	case sym.Addr == to:
+		return sym.Name + ", per CPU"
+	}
+	return fmt.Sprintf("%s+%#x, per CPU", sym.Name, uint64(to-sym.Addr))
 }
 
 type insnJSON struct {
@@ -267,7 +296,7 @@ func (d *disassembler) printJSON(list []insn, at kernel.Addr) error {
 			}
 			if ok {
 				h := hex(to)
-				j.Target, j.Name = &h, d.k.Name(kernel.Addr(to))
+				j.Target, j.Name = &h, d.dataName(in, kernel.Addr(to))
 			}
 		}
 		out = append(out, j)

@@ -38,20 +38,28 @@ func help(cmd *cobra.Command, _ []string) {
 	}
 }
 
-// rootUsage is the help of the whole program.
-func rootUsage() string {
-	var b strings.Builder
-	b.WriteString(`Usage: inquest COMMAND DUMP [ARGUMENT]... [--json]
-
-Inquest reads the dump of a crashed Linux machine. Symbols, types and all else
+// What both the help and the manual say.
+const (
+	aboutText = `Inquest reads the dump of a crashed Linux machine. Symbols, types and all else
 come from the dump itself; it needs no debuginfo and no vmlinux.
 
 DUMP is what kdump, makedumpfile, QEMU or virsh wrote, or /proc/kcore. Name the
 other files of a split dump with --part, once each. A kernel address is written
 in hexadecimal or as SYMBOL, SYMBOL+OFFSET or, for per-CPU data, SYMBOL:CPU.
+Commands have the names and habits of crash(8); each takes --json.`
 
-Commands, named as in crash(8):
-`)
+	exitText = `0 done; 1 the dump was read, but what was asked for is not in it;
+2 the command line is wrong; 3 the file is not a dump that can be read.`
+
+	rootExamples = `inquest explain /var/crash/202611220142/dump
+inquest log vmcore | tail -n 60
+inquest struct vmcore task_struct.comm,pid,flags ffff9d2b84c7a000`
+)
+
+// rootUsage is the help of the whole program.
+func rootUsage() string {
+	var b strings.Builder
+	b.WriteString("Usage: inquest COMMAND DUMP [ARGUMENT]... [--json]\n\n" + aboutText + "\n\nCommands:\n")
 	for _, c := range commands {
 		fmt.Fprintf(&b, "  %-12s%s\n", c.name, c.short)
 	}
@@ -60,14 +68,10 @@ Also:
   completion  print the completion script of a shell: bash, zsh, fish
   man         write the manual pages into a directory
   help        explain a command, with examples
-
-Exit status: 0 done; 1 the dump was read, but what was asked for is not in it;
-2 the command line is wrong; 3 the file is not a dump that can be read.
-
-Examples:
-  inquest info /var/crash/202611220142/dump
-  inquest log vmcore | tail -n 60
-  inquest struct vmcore task_struct.comm,pid,flags ffff9d2b84c7a000
 `)
+	b.WriteString("\nExit status: " + exitText + "\n\nExamples:\n")
+	for line := range strings.Lines(rootExamples + "\n") {
+		b.WriteString("  " + line)
+	}
 	return b.String()
 }

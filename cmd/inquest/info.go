@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"inquest/explain"
 	"inquest/kernel"
 	"inquest/vmcore"
 )
@@ -137,7 +138,7 @@ func (info *dumpInfo) addKernel(s *session, k *kernel.Kernel) {
 			}
 		}
 	}
-	if cpus, err := k.OnlineCPUs(); err == nil && len(cpus) > 0 {
+	if cpus, err := k.PresentCPUs(); err == nil && len(cpus) > 0 {
 		info.CPUs = len(cpus)
 	}
 	info.Taint = k.Taint()
@@ -156,39 +157,24 @@ func (info *dumpInfo) addKernel(s *session, k *kernel.Kernel) {
 	info.Oops, info.Panic = lastWords(s, k)
 }
 
-// oopsStarts begin the message that says what went wrong, which panic's own
-// message then follows.
-var oopsStarts = []string{
-	"BUG: ", "kernel BUG at ", "Oops: ", "general protection fault", "divide error", "invalid opcode", "double fault",
-	"traps: PANIC: ", "PANIC: ", "stack segment: ", "Kernel stack is corrupted", "Unable to handle kernel ", "watchdog: BUG: ",
-	"NMI watchdog: ", "Machine check: ", "mce: [Hardware Error]", "refcount_t: ", "list_add corruption", "list_del corruption",
-	"kernel stack overflow", "Internal error: ", "WARNING: CPU: ", "INFO: task ", "rcu: INFO: ", "Out of memory: ", "sysrq: Trigger a crash",
-}
-
-// lastWords returns the first line of the last oops in the log and the message of
-// the panic.
+// lastWords returns the opening line of the report that the machine died of, and
+// what panic said.
 func lastWords(s *session, k *kernel.Kernel) (oops, panic string) {
+	var log []kernel.Record
 	for rec, err := range k.Log() {
 		if err != nil {
 			s.miss(fmt.Errorf("read the log: %w", err))
 			break
 		}
-		text, _, _ := strings.Cut(rec.Text, "\n")
-		if what, ok := strings.CutPrefix(text, "Kernel panic - not syncing: "); ok {
-			panic = what
-			break
-		}
-		for _, start := range oopsStarts {
-			if strings.HasPrefix(text, start) {
-				// "Oops: 0000 [#1] SMP" goes on about what a BUG line has named.
-				if !strings.HasPrefix(start, "Oops") || oops == "" {
-					oops = text
-				}
-				break
-			}
-		}
+		log = append(log, rec)
 	}
-	return oops, panic
+	for _, e := range explain.Events(log) {
+		if e.Kind == explain.KindPanic {
+			return oops, e.Trigger
+		}
+		oops = e.Message
+	}
+	return oops, ""
 }
 
 func (info *dumpInfo) print(s *session) {
@@ -208,8 +194,10 @@ func (info *dumpInfo) print(s *session) {
 	if info.BuildID != "" {
 		line("BUILD ID", "%s", info.BuildID)
 	}
-	line("TAINTED", "%s", info.Taint)
-	line("NODE", "%s", info.NodeName)
+	line("TAINTED", "%s", taintText(info.Taint))
+	if info.NodeName != "(none)" {
+		line("NODE", "%s", info.NodeName)
+	}
 	line("MACHINE", "%s", info.machine())
 	line("CRASHED", "%s", strings.Replace(strings.Replace(info.CrashTime, "T", " ", 1), "Z", " UTC", 1))
 	if info.Uptime != nil {
@@ -224,6 +212,28 @@ func (info *dumpInfo) print(s *session) {
 		line("LAYOUT", "KASLR offset %#x, phys_base %#x, %d-level page tables (from %s)", uint64(info.KASLROffset), uint64(info.PhysBase), info.Levels, info.layout)
 	}
 	line("VMCOREINFO", "%s", info.VMCoreInfo)
+}
+
+// taintNames are the taint flags (Documentation/admin-guide/tainted-kernels.rst).
+var taintNames = map[rune]string{
+	'P': "proprietary module", 'F': "module was force loaded", 'S': "out of specification system", 'R': "module was force unloaded",
+	'M': "machine check", 'B': "bad page", 'U': "user request", 'D': "died before: an oops or BUG", 'A': "ACPI table overridden",
+	'W': "warning", 'C': "staging driver", 'I': "firmware workaround", 'O': "out-of-tree module", 'E': "unsigned module",
+	'L': "soft lockup", 'K': "live patched", 'X': "auxiliary, of the distribution", 'T': "randomized structs", 'N': "test", 'J': "fwctl debug",
+}
+
+// taintText spells taint letters out.
+func taintText(letters string) string {
+	var names []string
+	for _, c := range letters {
+		if name := taintNames[c]; name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return letters
+	}
+	return letters + " (" + strings.Join(names, ", ") + ")"
 }
 
 func (info *dumpInfo) format() string {
@@ -251,7 +261,8 @@ func (info *dumpInfo) pages() string {
 	if info.Pages.Excluded > 0 {
 		text += fmt.Sprintf(", %d left out", info.Pages.Excluded)
 	}
-	if info.DumpLevel != nil {
+	// QEMU claims level 1, but leaves nothing out.
+	if info.DumpLevel != nil && info.Writer != "qemu" {
 		text += fmt.Sprintf(" (dump level %d: %s)", *info.DumpLevel, levelText(*info.DumpLevel))
 	}
 	return text
@@ -277,12 +288,19 @@ func (info *dumpInfo) machine() string {
 		list = append(list, info.Machine)
 	}
 	if info.CPUs > 0 {
-		list = append(list, fmt.Sprintf("%d CPUs", info.CPUs))
+		list = append(list, plural(info.CPUs, "CPU"))
 	}
 	if info.MemoryBytes > 0 {
 		list = append(list, formatBytes(info.MemoryBytes)+" of memory")
 	}
 	return strings.Join(list, ", ")
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 func formatBytes(n uint64) string {
@@ -301,7 +319,7 @@ func formatUptime(d time.Duration) string {
 	day := 24 * time.Hour
 	text := fmt.Sprintf("%02d:%02d:%02d", d%day/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second)
 	if d >= day {
-		text = fmt.Sprintf("%d days, %s", d/day, text)
+		text = plural(int(d/day), "day") + ", " + text
 	}
 	return text
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -88,7 +89,7 @@ func newRoot(io stdio) *cobra.Command {
 	for _, c := range commands {
 		root.AddCommand(c.cobra(io))
 	}
-	root.AddCommand(manCommand(root))
+	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root
@@ -113,9 +114,12 @@ func unknownCommand(args []string) error {
 type openError struct{ err error }
 
 func (e *openError) Error() string {
+	var file *fs.PathError
 	switch {
 	case errors.Is(e.err, vmcore.ErrMissingPart):
 		return fmt.Sprintf("open dump: %v; name all its files, further ones with --part", e.err)
+	case errors.As(e.err, &file):
+		return fmt.Sprintf("open dump %s: %v", file.Path, file.Err)
 	}
 	return fmt.Sprintf("open dump: %v", e.err)
 }

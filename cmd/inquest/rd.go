@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ pages that are not in the dump say so, and what follows them is printed all the 
 	example: `inquest rd vmcore jiffies
 inquest rd vmcore ffff9d2b84c7a000 64
 inquest rd vmcore -s sys_call_table 16
-inquest rd vmcore -a saved_command_line
+inquest rd vmcore -a linux_banner
 inquest rd vmcore -32 -x ffff9d2b84c7a000 -e ffff9d2b84c7a100
 inquest rd vmcore -p 1000 16`,
 	setup: func(f *pflag.FlagSet) runFunc {
@@ -290,32 +291,35 @@ func (d *wordDump) appendJSON(words []wordJSON, at uint64, buf []byte) []wordJSO
 	return words
 }
 
-// text prints the string at an address, limit bytes at most.
+// text prints the string at an address, limit bytes at most, a line at a time.
 func (d *wordDump) text(at uint64, limit int) error {
 	var text []byte
-	for len(text) < limit {
-		n := min(limit-len(text), int(4096-at%4096))
-		buf := make([]byte, n)
-		if err := d.read(buf, kernel.Addr(at)); err != nil {
+	for next := at; len(text) < limit; {
+		buf := make([]byte, min(limit-len(text), int(4096-next%4096)))
+		if err := d.read(buf, kernel.Addr(next)); err != nil {
 			if len(text) == 0 {
 				return err
 			}
 			d.s.miss(err)
 			break
 		}
-		if i := strings.IndexByte(string(buf), 0); i >= 0 {
+		if i := bytes.IndexByte(buf, 0); i >= 0 {
 			text = append(text, buf[:i]...)
 			break
 		}
-		text, at = append(text, buf...), at+uint64(n)
+		text, next = append(text, buf...), next+uint64(len(buf))
 	}
 	if d.s.json {
 		return d.s.writeJSON(struct {
+			Address hex      `json:"address"`
 			Text    string   `json:"text"`
 			Missing []string `json:"missing,omitempty"`
-		}{string(text), d.s.missing()})
+		}{hex(at), string(text), d.s.missing()})
 	}
-	d.s.printf("%016x:  %s\n", at, clean(string(text)))
+	for line := range bytes.Lines(text) {
+		d.s.printf("%016x:  %s\n", at, clean(strings.TrimSuffix(string(line), "\n")))
+		at += uint64(len(line))
+	}
 	d.s.missing()
 	return nil
 }

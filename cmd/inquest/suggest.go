@@ -25,7 +25,7 @@ func closestOf(name string, names iter.Seq[string]) []string {
 		distance int
 	}
 	var best []match
-	limit := 1 + len(name)/4
+	limit := 1 + len(name)/5
 	for n := range names {
 		if d := distance(name, n, limit); d <= limit && !slices.ContainsFunc(best, func(m match) bool { return m.name == n }) {
 			best = append(best, match{n, d})
