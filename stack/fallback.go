@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"errors"
+
 	"inquest/kernel"
 	"inquest/kernel/x86"
 )
@@ -18,9 +20,12 @@ func (u *Unwinder) dynamicText(pc kernel.Addr) bool {
 }
 
 // stepFramePointer goes one frame outwards by the chain that rbp begins, which code
-// without ORC data (BPF programs, trampolines) keeps.
-func (u *Unwinder) stepFramePointer(s state) (state, bool) {
+// without ORC data (BPF programs, trampolines) keeps. Code that has ORC data does not.
+func (u *Unwinder) stepFramePointer(s state, why error) (state, bool) {
 	const furthest = 32 << 10
+	if !errors.Is(why, errNoORC) {
+		return s, false
+	}
 	if s.bp < s.sp || s.bp-s.sp > furthest || s.bp%8 != 0 {
 		return s, false
 	}

@@ -16,18 +16,28 @@ var le = binary.LittleEndian
 // errNoORC reports a pc that no ORC table covers.
 var errNoORC = errors.New("no ORC data")
 
-// register numbers of an ORC entry (arch/x86/include/asm/orc_types.h).
+// orcReg is a register that an ORC entry hangs a frame on.
+type orcReg uint8
+
 const (
-	orcUndefined  = 0
-	orcPrevSP     = 1
-	orcDX         = 2
-	orcDI         = 3
-	orcBP         = 4
-	orcSP         = 5
-	orcR10        = 6
-	orcR13        = 7
-	orcBPIndirect = 8
-	orcSPIndirect = 9
+	orcUndefined orcReg = iota
+	orcPrevSP
+	orcAX
+	orcDX
+	orcDI
+	orcBP
+	orcSP
+	orcR10
+	orcR13
+	orcBPIndirect
+	orcSPIndirect
+)
+
+// Two numberings of these registers (arch/x86/include/asm/orc_types.h): that of
+// 4.14 to 6.18, and that of 7.0 and later.
+var (
+	oldNumbering = [16]orcReg{orcUndefined, orcPrevSP, orcDX, orcDI, orcBP, orcSP, orcR10, orcR13, orcBPIndirect, orcSPIndirect}
+	newNumbering = [16]orcReg{orcUndefined, orcAX, orcDX, orcSP, orcBP, orcDI, orcR10, orcR13, orcPrevSP, orcSPIndirect, orcBPIndirect}
 )
 
 // frameType is what an ORC entry says of the frame, in one numbering for all
@@ -45,7 +55,7 @@ const (
 // orcEntry is a decoded struct orc_entry.
 type orcEntry struct {
 	spOffset, bpOffset int64
-	spReg, bpReg       uint8
+	spReg, bpReg       orcReg
 	typ                frameType
 }
 
@@ -58,11 +68,12 @@ type orcFormat struct {
 	typeShift, typeBits uint
 	endShift            uint
 	hasEnd              bool
+	regs                *[16]orcReg
 }
 
 // formatOf takes the bit layout from the kernel's BTF; one without BTF is old.
 func formatOf(k *kernel.Kernel) orcFormat {
-	f := orcFormat{typeShift: 8, typeBits: 2, endShift: 10, hasEnd: true}
+	f := orcFormat{typeShift: 8, typeBits: 2, endShift: 10, hasEnd: true, regs: &oldNumbering}
 	o, err := k.Object("orc_entry", 0)
 	if err != nil {
 		return f
@@ -84,8 +95,8 @@ func (f orcFormat) decode(b []byte) orcEntry {
 	e := orcEntry{
 		spOffset: int64(int16(le.Uint16(b))),
 		bpOffset: int64(int16(le.Uint16(b[2:]))),
-		spReg:    uint8(w & 15),
-		bpReg:    uint8(w >> 4 & 15),
+		spReg:    f.regs[w&15],
+		bpReg:    f.regs[w>>4&15],
 	}
 	typ := w >> f.typeShift & (1<<f.typeBits - 1)
 	switch {
@@ -133,7 +144,26 @@ func newORC(k *kernel.Kernel) *orc {
 		return o
 	}
 	o.core = orcTable{at[0], at[2], int(at[1]-at[0]) / 4}
+	o.pickNumbering()
 	return o
+}
+
+// pickNumbering looks at how the kernel describes the first instruction of a
+// function: the return address is 8 bytes below the CFA, which hangs on rsp.
+func (o *orc) pickNumbering() {
+	for _, name := range []string{"schedule", "panic", "schedule_timeout"} {
+		at, err := o.k.Symbol(name)
+		if err != nil {
+			continue
+		}
+		for _, numbering := range []*[16]orcReg{&oldNumbering, &newNumbering} {
+			o.format.regs = numbering
+			if e, err := o.find(at); err == nil && e.spReg == orcSP && e.spOffset == 8 && e.typ == typeCall {
+				return
+			}
+		}
+	}
+	o.format.regs = &oldNumbering
 }
 
 // find returns the entry in force at pc.

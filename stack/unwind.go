@@ -49,8 +49,9 @@ type state struct {
 	regsAt     kernel.Addr
 }
 
-// unwind walks from s outwards and fills in t. stack is the task's own stack, for
-// the fallbacks.
+// unwind walks from s outwards and fills in t. Where the ORC tables do not know,
+// the function's code may tell; failing that, frame pointers and a scan of the
+// stack give frames that are not to be relied on.
 func (u *Unwinder) unwind(t *Trace, s state) {
 	t.Reliable = true
 	distrust := func(why string) {
@@ -82,8 +83,12 @@ func (u *Unwinder) unwind(t *Trace, s state) {
 		if errors.Is(err, errEnd) {
 			return
 		}
+		if next, err := u.stepCode(s); err == nil {
+			s = next
+			continue
+		}
 		distrust(err.Error())
-		if next, ok := u.stepFramePointer(s); ok {
+		if next, ok := u.stepFramePointer(s, err); ok {
 			s = next
 			continue
 		}
@@ -128,6 +133,11 @@ func (u *Unwinder) step(s state) (state, error) {
 	case typeUndefined:
 		return s, fmt.Errorf("%v: the ORC data leaves this instruction undefined", s.pc)
 	}
+	return u.pop(s, e)
+}
+
+// pop leaves the frame that an entry describes.
+func (u *Unwinder) pop(s state, e orcEntry) (state, error) {
 	cfas, err := u.cfa(s, e)
 	if err != nil {
 		return s, err
@@ -187,6 +197,8 @@ func (u *Unwinder) cfa(s state, e orcEntry) ([]kernel.Addr, error) {
 			return nil, err
 		}
 		return both, nil
+	case orcAX:
+		return reg(x86.RAX)
 	case orcDX:
 		return reg(x86.RDX)
 	case orcDI:
