@@ -78,7 +78,7 @@ func (k *Kernel) crashNotes() []CPUState {
 		if err := k.Read(b[:], note); err != nil {
 			continue
 		}
-		if le.Uint32(b[:]) != 5 || le.Uint32(b[8:]) != ntPrstatus || string(b[12:16]) != "CORE" {
+		if le.Uint32(b[:]) != 5 || le.Uint32(b[4:]) != x86.PrstatusSize || le.Uint32(b[8:]) != ntPrstatus || string(b[12:16]) != "CORE" {
 			continue
 		}
 		regs, err := x86.FromPrstatus(b[header:])

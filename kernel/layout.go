@@ -12,6 +12,7 @@ const (
 	startKernelMap = 0xffffffff80000000 // __START_KERNEL_map
 	imageSize      = 1 << 30            // KERNEL_IMAGE_SIZE with RANDOMIZE_BASE
 	maxText        = 256 << 20          // no kernel image is larger
+	maxCR3         = 64                 // CPUs whose page tables are tried
 )
 
 // Layout says where the kernel was put.
@@ -35,7 +36,7 @@ func findLayout(d *vmcore.Dump, info *vmcore.VMCoreInfo) (Layout, error) {
 			return l, nil
 		}
 	}
-	for _, cpu := range d.CPUs {
+	for _, cpu := range d.CPUs[:min(len(d.CPUs), maxCR3)] {
 		if !cpu.HasControl {
 			continue
 		}

@@ -15,9 +15,10 @@ type Record struct {
 	Text     string // may hold several lines
 }
 
+// Limits on the log. The largest that log_buf_len= is used with is some 16 MiB.
 const (
 	maxLogSize = 256 << 20
-	maxRecord  = 64 << 10
+	maxRecords = 4 << 20
 )
 
 // Log iterates over the printk log, oldest first: the ring buffer of 5.10 and
@@ -66,13 +67,13 @@ func (l *layoutOf) size() Addr {
 
 // ring is the kernel's struct printk_ringbuffer, opened.
 type ring struct {
-	k                     *Kernel
-	descs, infos, data    Addr
-	count, dataSize       uint64
-	head, tail            uint64 // descriptor ids
-	descSize, infoSize    Addr
-	stateAt, begin, next  Addr // in struct prb_desc
-	ts, textLen, fac, ids Addr // in struct printk_info; the flags and level follow the facility
+	k                        *Kernel
+	descs, infos, data       Addr
+	count, dataSize          uint64
+	head, tail               uint64 // descriptor ids
+	descSize, infoSize       Addr
+	stateAt, begin, next     Addr // in struct prb_desc
+	ts, textLen, fac, caller Addr // in struct printk_info; the flags and level follow the facility
 }
 
 func (k *Kernel) openRing() (*ring, error) {
@@ -98,7 +99,7 @@ func (k *Kernel) openRing() (*ring, error) {
 		descSize: desc.size(), infoSize: info.size(),
 		stateAt: desc.offset("state_var") + counter.offset("counter"),
 		begin:   blkAt + blk.offset("begin"), next: blkAt + blk.offset("next"),
-		ts: info.offset("ts_nsec"), textLen: info.offset("text_len"), ids: info.offset("caller_id"),
+		ts: info.offset("ts_nsec"), textLen: info.offset("text_len"), caller: info.offset("caller_id"),
 	}
 	r.fac = r.textLen + 2 // u16 text_len; u8 facility; u8 flags:5, level:3
 	var bits, size uint32
@@ -154,11 +155,17 @@ func (k *Kernel) ringLog() iter.Seq2[Record, error] {
 		}
 		// At most one turn of the ring, the newest, whatever tail_id claims.
 		id := r.tail & idMask
-		if n := (r.head - r.tail) & idMask; n >= r.count {
-			id = (r.head - r.count + 1) & idMask
+		most := min(r.count, maxRecords)
+		if n := (r.head - r.tail) & idMask; n >= most {
+			id = (r.head - most + 1) & idMask
 		}
-		for range r.count {
+		texts := uint64(0)
+		for range most {
 			rec, ok, err := r.record(id)
+			// Each has its own part of the ring; forged ones could share it.
+			if texts += uint64(len(rec.Text)); texts > r.dataSize && err == nil {
+				err = fmt.Errorf("printk texts are longer than their ring: %w", ErrCorrupt)
+			}
 			if err != nil || ok {
 				if !yield(rec, err) || err != nil {
 					return
@@ -189,7 +196,7 @@ func (r *ring) record(id uint64) (rec Record, ok bool, err error) {
 	ts, err3 := r.k.U64(info + r.ts)
 	n, err4 := r.k.U16(info + r.textLen)
 	fac, err5 := r.k.U16(info + r.fac)
-	caller, err6 := r.k.U32(info + r.ids)
+	caller, err6 := r.k.U32(info + r.caller)
 	for _, e := range []error{err1, err2, err3, err4, err5, err6} {
 		if e != nil {
 			return rec, false, fmt.Errorf("read printk_info at %v: %w", info, e)
@@ -205,7 +212,8 @@ func (r *ring) record(id uint64) (rec Record, ok bool, err error) {
 }
 
 // text reads a data block: an id word and then the text. A block that would cross
-// the end of the ring begins at its start instead.
+// the end of the ring begins at its start instead. One that ends exactly there did
+// so too until 6.18 (commit 67e1b0052f6b), and then its next is not the ring's start.
 func (r *ring) text(begin, next uint64, n int) (string, error) {
 	if begin&1 == 1 || begin == next { // NO_LPOS, FAILED_LPOS: no text
 		return "", nil
@@ -250,9 +258,13 @@ func (k *Kernel) bufLog() iter.Seq2[Record, error] {
 		}
 		l := &layoutOf{k: k, typ: "printk_log"}
 		head, ts, lenAt, textLen := l.size(), l.offset("ts_nsec"), l.offset("len"), l.offset("text_len")
-		fac := l.offset("dict_len") + 2
-		if l.errs != nil || size > maxLogSize {
-			yield(Record{}, fmt.Errorf("log_buf of %d bytes: %w", size, cmpErr(l.errs)))
+		fac := l.offset("dict_len") + 2 // u8 facility; u8 flags:5, level:3; with PRINTK_CALLER (5.1) u32 caller_id
+		if l.errs != nil {
+			yield(Record{}, fmt.Errorf("layout of printk_log: %w", l.errs))
+			return
+		}
+		if size > maxLogSize || head < 16 || head > 64 {
+			yield(Record{}, fmt.Errorf("log_buf of %d bytes, printk_log of %d: %w", size, head, ErrCorrupt))
 			return
 		}
 		read := uint32(0)
@@ -275,26 +287,27 @@ func (k *Kernel) bufLog() iter.Seq2[Record, error] {
 				idx = 0
 				continue
 			}
+			if Addr(n) < head {
+				yield(Record{}, fmt.Errorf("printk_log at %v of %d bytes: %w", rec, n, ErrCorrupt))
+				return
+			}
 			nsec, _ := k.U64(rec + ts)
 			chars, _ := k.U16(rec + textLen)
 			flags, _ := k.U16(rec + fac)
-			text := make([]byte, min(int(chars), int(n)))
+			caller := uint32(0)
+			if head >= fac+2+4 {
+				caller, _ = k.U32(rec + fac + 2)
+			}
+			text := make([]byte, min(int(chars), int(n)-int(head)))
 			if err := k.readSome(&text, rec+head, 0); err != nil {
 				yield(Record{}, fmt.Errorf("read printk_log at %v: %w", rec, err))
 				return
 			}
-			if !yield(Record{Time: time.Duration(nsec), Level: int(flags >> 13), Facility: int(flags & 0xff), Text: string(text)}, nil) {
+			if !yield(Record{Time: time.Duration(nsec), Level: int(flags >> 13), Facility: int(flags & 0xff), Caller: caller, Text: string(text)}, nil) {
 				return
 			}
 			read += uint32(n)
 			idx += uint32(n)
 		}
 	}
-}
-
-func cmpErr(err error) error {
-	if err != nil {
-		return err
-	}
-	return ErrCorrupt
 }

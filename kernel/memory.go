@@ -37,7 +37,7 @@ func newMemory(d *vmcore.Dump, l Layout) *memory {
 	}
 }
 
-// page returns the page that holds addr.
+// page returns the page that holds addr, pageSize bytes.
 func (m *memory) page(addr Addr) ([]byte, error) {
 	vpn := uint64(addr) / pageSize
 	slot := &m.tlb[(vpn^vpn>>10)%uint64(len(m.tlb))]
@@ -54,7 +54,12 @@ func (m *memory) page(addr Addr) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", addr, err)
 	}
-	return p, nil
+	// A header may claim pages larger than the machine's.
+	at := int(uint64(e.phys)%uint64(len(p))) &^ (pageSize - 1)
+	if len(p) < at+pageSize {
+		return nil, fmt.Errorf("%v: page of %d bytes: %w", addr, len(p), ErrCorrupt)
+	}
+	return p[at : at+pageSize], nil
 }
 
 func (m *memory) translate(addr Addr) (vmcore.PhysAddr, error) {
@@ -76,8 +81,13 @@ func (k *Kernel) Translate(addr Addr) (vmcore.PhysAddr, error) {
 	return k.mem.translate(addr)
 }
 
-// Read fills p with the memory at addr. It fails as a whole when any byte is missing.
+// Read fills p with the memory at addr. It fails when any byte is missing, with an
+// error that names the address and wraps what vmcore or x86 said of it; what p then
+// holds is undefined.
 func (k *Kernel) Read(p []byte, addr Addr) error {
+	if err := inSpace(addr, len(p)); err != nil {
+		return err
+	}
 	for len(p) > 0 {
 		page, err := k.mem.page(addr)
 		if err != nil {
@@ -90,9 +100,20 @@ func (k *Kernel) Read(p []byte, addr Addr) error {
 	return nil
 }
 
+// inSpace reports whether n bytes at addr end within the address space.
+func inSpace(addr Addr, n int) error {
+	if n < 0 || n > 0 && addr > ^Addr(0)-Addr(n-1) {
+		return fmt.Errorf("%d bytes at %v: %w", n, addr, x86.ErrNonCanonical)
+	}
+	return nil
+}
+
 // readParallel is Read for megabytes: decompressing is what takes the time.
 func (k *Kernel) readParallel(p []byte, addr Addr) error {
 	const chunk = 64 << 10
+	if err := inSpace(addr, len(p)); err != nil {
+		return err
+	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for len(p) > 0 {
@@ -104,8 +125,15 @@ func (k *Kernel) readParallel(p []byte, addr Addr) error {
 	return g.Wait()
 }
 
-// Slice returns n bytes at addr, read-only: without a copy when they lie in one page.
+// maxSlice bounds Slice, whose size often comes from the dump itself.
+const maxSlice = 64 << 20
+
+// Slice returns n bytes at addr, read-only: without a copy when they lie in one
+// page. More than 64 MiB are an error that wraps ErrCorrupt.
 func (k *Kernel) Slice(addr Addr, n int) ([]byte, error) {
+	if n < 0 || n > maxSlice {
+		return nil, fmt.Errorf("read %d bytes at %v: %w", n, addr, ErrCorrupt)
+	}
 	if off := int(addr % pageSize); off+n <= pageSize {
 		page, err := k.mem.page(addr)
 		if err != nil {

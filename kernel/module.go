@@ -46,10 +46,8 @@ func (k *Kernel) ModuleAt(addr Addr) *Module {
 	}
 	mods, _ := k.modules()
 	for _, m := range mods {
-		for _, r := range m.Ranges {
-			if addr >= r.Base && uint64(addr-r.Base) < r.Size {
-				return m
-			}
+		if m.rangeOf(addr) != nil {
+			return m
 		}
 	}
 	return nil
@@ -145,12 +143,18 @@ func (m *Module) readRanges() error {
 }
 
 func (m *Module) isText(addr Addr) bool {
-	for _, r := range m.Ranges {
-		if r.Text && addr >= r.Base && uint64(addr-r.Base) < r.Size {
-			return true
+	r := m.rangeOf(addr)
+	return r != nil && r.Text
+}
+
+// rangeOf returns the piece of the module's memory that addr is in, or nil.
+func (m *Module) rangeOf(addr Addr) *ModuleRange {
+	for i := range m.Ranges {
+		if r := &m.Ranges[i]; addr >= r.Base && uint64(addr-r.Base) < r.Size {
+			return r
 		}
 	}
-	return false
+	return nil
 }
 
 // loadSymbols reads the module's symbol table (struct mod_kallsyms), by address.
@@ -164,7 +168,7 @@ func (m *Module) loadSymbols() []Symbol {
 	if err1 != nil || err2 != nil {
 		return nil
 	}
-	types, _ := m.Pointer("kallsyms->typetab") // since 5.2; before, st_info holds the letter
+	types, _ := m.Pointer("kallsyms->typetab") // since 5.2 (commit 1c7651f43777); before, st_info holds the letter
 	raw := make([]byte, num*elfSymSize)
 	if m.k.readSome(&raw, table, 0) != nil {
 		return nil
@@ -172,7 +176,7 @@ func (m *Module) loadSymbols() []Symbol {
 	var syms []Symbol
 	for i := 0; len(raw) >= elfSymSize; i, raw = i+1, raw[elfSymSize:] {
 		value, size := Addr(le.Uint64(raw[8:])), le.Uint64(raw[16:])
-		if le.Uint16(raw[6:]) == 0 || !m.covers(value) {
+		if le.Uint16(raw[6:]) == 0 || m.rangeOf(value) == nil {
 			continue
 		}
 		name, err := m.k.CString(names+Addr(le.Uint32(raw)), maxNameLen)
@@ -187,15 +191,6 @@ func (m *Module) loadSymbols() []Symbol {
 	}
 	slices.SortStableFunc(syms, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
 	return syms
-}
-
-func (m *Module) covers(addr Addr) bool {
-	for _, r := range m.Ranges {
-		if addr >= r.Base && uint64(addr-r.Base) < r.Size {
-			return true
-		}
-	}
-	return false
 }
 
 // Symbols returns the module's symbols in address order.
@@ -214,7 +209,8 @@ func (m *Module) lookup(name string) []Symbol {
 func (m *Module) symbolAt(addr Addr) (Symbol, bool) {
 	syms := m.symbols()
 	i := sort.Search(len(syms), func(i int) bool { return syms[i].Addr > addr })
-	if i == 0 {
+	// The symbol before it may be in another piece of the module.
+	if i == 0 || m.rangeOf(syms[i-1].Addr) != m.rangeOf(addr) {
 		return Symbol{}, false
 	}
 	return syms[i-1], true

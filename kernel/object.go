@@ -104,7 +104,7 @@ func (o Object) IsZero() bool { return o.k == nil }
 func (o Object) Size() (uint64, error) {
 	n, err := btf.Sizeof(o.Type)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("size of %v: %w", o.Type, ErrNoType)
+		return 0, fmt.Errorf("size of %s: %w", TypeName(o.Type), ErrNoType)
 	}
 	return uint64(n), nil
 }
@@ -126,9 +126,12 @@ func (o Object) Member(path string) (Object, error) {
 
 // Deref returns what the pointer object points to.
 func (o Object) Deref() (Object, error) {
+	if o.k == nil {
+		return Object{}, fmt.Errorf("no object: %w", ErrNoType)
+	}
 	p, ok := btf.UnderlyingType(o.Type).(*btf.Pointer)
 	if !ok {
-		return Object{}, fmt.Errorf("%v is no pointer: %w", o.Type, ErrNoType)
+		return Object{}, fmt.Errorf("%s is no pointer: %w", TypeName(o.Type), ErrNoType)
 	}
 	at, err := o.k.Pointer(o.Addr)
 	if err != nil {
@@ -141,11 +144,11 @@ func (o Object) Deref() (Object, error) {
 func (o Object) Index(i int) (Object, error) {
 	a, ok := btf.UnderlyingType(o.Type).(*btf.Array)
 	if !ok {
-		return Object{}, fmt.Errorf("%v is no array: %w", o.Type, ErrNoType)
+		return Object{}, fmt.Errorf("%s is no array: %w", TypeName(o.Type), ErrNoType)
 	}
 	n, err := btf.Sizeof(a.Type)
 	if err != nil {
-		return Object{}, err
+		return Object{}, fmt.Errorf("size of %s: %w", TypeName(a.Type), ErrNoType)
 	}
 	return Object{k: o.k, Addr: o.Addr + Addr(i*n), Type: a.Type}, nil
 }
@@ -208,7 +211,7 @@ func (o Object) String(path string) (string, error) {
 		}
 		return o.k.CString(at, pageSize)
 	}
-	return "", fmt.Errorf("%s: %v is no string: %w", path, m.Type, ErrNoType)
+	return "", fmt.Errorf("%s: %s is no string: %w", path, TypeName(m.Type), ErrNoType)
 }
 
 // Bytes reads the object's memory, 1 MiB at most.
@@ -217,17 +220,19 @@ func (o Object) Bytes() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.k == nil {
+		return nil, fmt.Errorf("no object: %w", ErrNoType)
+	}
 	return o.k.Slice(o.Addr, int(min(n, 1<<20)))
 }
 
 // scalar reads at most 8 bytes and returns how many bits they are.
 func (o Object) scalar() (v uint64, bits uint32, err error) {
+	if o.k == nil {
+		return 0, 0, fmt.Errorf("no object: %w", ErrNoType)
+	}
 	if o.Bits.Size > 0 {
-		if o.Bits.Offset+o.Bits.Size > 64 {
-			return 0, 0, fmt.Errorf("bit-field of %d bits: %w", o.Bits.Size, ErrCorrupt)
-		}
-		v, err := o.k.word(o.Addr, int(o.Bits.Offset+o.Bits.Size+7)/8)
-		return v >> o.Bits.Offset & (1<<o.Bits.Size - 1), o.Bits.Size, err
+		return o.bitField()
 	}
 	n, err := o.Size()
 	if err != nil {
@@ -238,13 +243,33 @@ func (o Object) scalar() (v uint64, bits uint32, err error) {
 		v, err = o.k.word(o.Addr, int(n))
 		return v, uint32(n) * 8, err
 	}
-	return 0, 0, fmt.Errorf("%v of %d bytes is no number: %w", o.Type, n, ErrNoType)
+	return 0, 0, fmt.Errorf("%s of %d bytes is no number: %w", TypeName(o.Type), n, ErrNoType)
+}
+
+// bitField reads the bytes that the field's bits are in, nine of them at most.
+func (o Object) bitField() (v uint64, bits uint32, err error) {
+	if o.Bits.Size > 64 || o.Bits.Offset > 7 {
+		return 0, 0, fmt.Errorf("bit-field of %d bits at bit %d: %w", o.Bits.Size, o.Bits.Offset, ErrCorrupt)
+	}
+	end := o.Bits.Offset + o.Bits.Size
+	if v, err = o.k.word(o.Addr, int(min(end, 64)+7)/8); err != nil {
+		return 0, 0, err
+	}
+	v >>= o.Bits.Offset
+	if end > 64 {
+		high, err := o.k.U8(o.Addr + 8)
+		if err != nil {
+			return 0, 0, err
+		}
+		v |= uint64(high) << (64 - o.Bits.Offset)
+	}
+	return v & (1<<o.Bits.Size - 1), o.Bits.Size, nil
 }
 
 func (o Object) signed() bool {
 	switch t := btf.UnderlyingType(o.Type).(type) {
 	case *btf.Int:
-		return t.Encoding == btf.Signed
+		return t.Encoding&btf.Signed != 0
 	case *btf.Enum:
 		return t.Signed
 	}
@@ -254,8 +279,8 @@ func (o Object) signed() bool {
 // path is a compiled member path: the offsets to read pointers at, one after the
 // other, and then the place in what the last one points to.
 type path struct {
-	derefs []uint32
-	offset uint32
+	derefs []uint64
+	offset uint64
 	typ    btf.Type
 	bits   Bits
 }
@@ -293,7 +318,7 @@ func compilePath(typ btf.Type, text string) (*path, error) {
 			index, after, ok := strings.Cut(rest[1:], "]")
 			i, err := strconv.ParseUint(index, 0, 24)
 			if !ok || err != nil {
-				return nil, fmt.Errorf("%s: bad index %q", text, rest)
+				return nil, fmt.Errorf("%s: bad index %q: %w", text, rest, ErrNoMember)
 			}
 			if err := p.index(uint32(i)); err != nil {
 				return nil, fmt.Errorf("%s: %w", text, err)
@@ -303,14 +328,14 @@ func compilePath(typ btf.Type, text string) (*path, error) {
 		case strings.HasPrefix(rest, "->"):
 			ptr, ok := btf.UnderlyingType(p.typ).(*btf.Pointer)
 			if !ok {
-				return nil, fmt.Errorf("%s: %v is no pointer: %w", text, p.typ, ErrNoType)
+				return nil, fmt.Errorf("%s: %s is no pointer: %w", text, TypeName(p.typ), ErrNoType)
 			}
 			p.derefs, p.offset, p.typ = append(p.derefs, p.offset), 0, ptr.Target
 			rest = rest[2:]
 		case strings.HasPrefix(rest, ".") && !first:
 			rest = rest[1:]
 		case !first:
-			return nil, fmt.Errorf("%s: cannot read %q", text, rest)
+			return nil, fmt.Errorf("%s: cannot read %q: %w", text, rest, ErrNoMember)
 		}
 		end := strings.IndexAny(rest, ".[-")
 		if end < 0 {
@@ -332,13 +357,13 @@ func (p *path) index(i uint32) error {
 	case *btf.Pointer:
 		p.derefs, p.offset, elem = append(p.derefs, p.offset), 0, t.Target
 	default:
-		return fmt.Errorf("%v is no array: %w", p.typ, ErrNoType)
+		return fmt.Errorf("%s is no array: %w", TypeName(p.typ), ErrNoType)
 	}
 	n, err := btf.Sizeof(elem)
 	if err != nil {
-		return fmt.Errorf("%v: %w", elem, ErrNoType)
+		return fmt.Errorf("size of %s: %w", TypeName(elem), ErrNoType)
 	}
-	p.offset, p.typ = p.offset+i*uint32(n), elem
+	p.offset, p.typ, p.bits = p.offset+uint64(i)*uint64(n), elem, Bits{}
 	return nil
 }
 
@@ -351,35 +376,40 @@ func (p *path) member(name string) error {
 	p.bits = Bits{}
 	if m.BitfieldSize > 0 {
 		// Read from the byte that the field starts in.
-		p.offset += uint32(off / 8)
+		p.offset += uint64(off / 8)
 		p.bits = Bits{uint32(off % 8), uint32(m.BitfieldSize)}
 		return nil
 	}
-	p.offset += uint32(off / 8)
+	p.offset += uint64(off / 8)
 	return nil
 }
 
 // FindMember looks for a member by name, also inside anonymous members, and
 // returns its offset in bits from the start of typ.
 func FindMember(typ btf.Type, name string) (btf.Member, btf.Bits, bool) {
-	return findMember(typ, name, 0)
+	left := maxAnonymous
+	return findMember(typ, name, &left)
 }
 
-func findMember(typ btf.Type, name string, depth int) (btf.Member, btf.Bits, bool) {
+// maxAnonymous bounds the anonymous members that a search goes into: a forged
+// struct may hold itself, many times.
+const maxAnonymous = 1024
+
+func findMember(typ btf.Type, name string, left *int) (btf.Member, btf.Bits, bool) {
 	members := Members(typ)
 	for _, m := range members {
-		if m.Name == name {
+		if m.Name == name && name != "" {
 			return m, m.Offset, true
 		}
-	}
-	if depth > 16 {
-		return btf.Member{}, 0, false
 	}
 	for _, m := range members {
 		if m.Name != "" {
 			continue
 		}
-		if found, off, ok := findMember(m.Type, name, depth+1); ok {
+		if *left--; *left < 0 {
+			break
+		}
+		if found, off, ok := findMember(m.Type, name, left); ok {
 			return found, m.Offset + off, true
 		}
 	}

@@ -29,37 +29,37 @@ type Task struct {
 // Kernel reports whether the task is a kernel thread.
 func (t *Task) Kernel() bool { return t.Flags&pfKthread != 0 }
 
-// TaskAt reads the task_struct at an address.
+// TaskAt reads the task_struct at an address. Where part of it is missing from the
+// dump, what could be read comes with the error; the task is nil when not even its
+// pid could be.
 func (k *Kernel) TaskAt(addr Addr) (*Task, error) {
 	o, err := k.Object("task_struct", addr)
 	if err != nil {
 		return nil, err
 	}
 	t := &Task{Object: o}
-	fail := func(what string, err error) (*Task, error) {
-		return nil, fmt.Errorf("read task_struct at %v: %s: %w", addr, what, err)
+	var first error
+	keep := func(what string, err error) {
+		if err != nil && first == nil {
+			first = fmt.Errorf("read task_struct at %v: %s: %w", addr, what, err)
+		}
 	}
 	pid, err := o.Int("pid")
 	if err != nil {
-		return fail("pid", err)
+		keep("pid", err)
+		return nil, first
 	}
 	tgid, err := o.Int("tgid")
-	if err != nil {
-		return fail("tgid", err)
-	}
+	keep("tgid", err)
 	t.PID, t.TGID = int(pid), int(tgid)
-	if t.Comm, err = o.String("comm"); err != nil {
-		return fail("comm", err)
-	}
-	if t.Stack, err = o.Pointer("stack"); err != nil {
-		return fail("stack", err)
-	}
-	if t.MM, err = o.Pointer("mm"); err != nil {
-		return fail("mm", err)
-	}
-	if t.Flags, err = o.Uint("flags"); err != nil {
-		return fail("flags", err)
-	}
+	t.Comm, err = o.String("comm")
+	keep("comm", err)
+	t.Stack, err = o.Pointer("stack")
+	keep("stack", err)
+	t.MM, err = o.Pointer("mm")
+	keep("mm", err)
+	t.Flags, err = o.Uint("flags")
+	keep("flags", err)
 	if ppid, err := o.Int("real_parent->tgid"); err == nil {
 		t.PPID = int(ppid)
 	}
@@ -67,23 +67,25 @@ func (k *Kernel) TaskAt(addr Addr) (*Task, error) {
 	onCPU, _ := o.Uint("on_cpu")
 	t.OnCPU = onCPU != 0
 	for _, path := range []string{"thread_info.cpu", "cpu"} { // in thread_info since 5.16
-		if cpu, err := o.Uint(path); err == nil {
+		if cpu, err := o.Uint(path); err == nil && cpu < maxCPUs {
 			t.CPU = int(cpu)
 			break
 		}
 	}
 	t.Idle = t.PID == 0
-	return t, nil
+	return t, first
 }
 
 // taskState is task_state_to_char() of include/linux/sched.h.
 func taskState(o Object) string {
 	const (
 		letters         = "RSDTtXZPI"
-		report          = 0x7f // TASK_REPORT
-		idle            = 0x402
+		report          = 0x7f  // TASK_REPORT
+		reportIdle      = 0x80  // TASK_REPORT_IDLE
+		idle            = 0x402 // TASK_UNINTERRUPTIBLE | TASK_NOLOAD
 		uninterruptible = 2
-		rtlockWait      = 0x1000
+		rtlockWait      = 0x1000 // since 5.15
+		frozen          = 0x8000 // since 6.1; shown as D since 6.14 (commit f718faf3940e)
 	)
 	state, err := o.Uint("__state") // since 5.14
 	if err != nil {
@@ -93,10 +95,10 @@ func taskState(o Object) string {
 	}
 	exit, _ := o.Uint("exit_state")
 	v := (state | exit) & report
-	switch {
-	case state == idle:
-		return "I"
-	case state&rtlockWait != 0:
+	if state&idle == idle { // with TASK_FREEZABLE or without
+		v = reportIdle
+	}
+	if state&(rtlockWait|frozen) != 0 {
 		v = uninterruptible
 	}
 	if i := bits.Len64(v); i < len(letters) {
@@ -106,11 +108,23 @@ func taskState(o Object) string {
 }
 
 // Tasks returns every thread: of each process in the order of the kernel's list,
-// the leader first, and then the idle task of each CPU that was there. What could be
-// read comes with the error.
+// the leader first, and then the idle task of each CPU that was up. What could be
+// read comes with the error. Where the list is broken, the threads that follow are
+// found by their pid, in no order of processes.
 func (k *Kernel) Tasks() ([]*Task, error) {
 	var tasks []*Task
+	var first error
+	keep := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	idle, err := k.idleTasks()
+	keep(err)
 	seen := map[Addr]bool{}
+	for _, addr := range idle {
+		seen[addr] = true
+	}
 	add := func(addr Addr) error {
 		if seen[addr] {
 			return nil
@@ -120,31 +134,69 @@ func (k *Kernel) Tasks() ([]*Task, error) {
 		}
 		seen[addr] = true
 		t, err := k.TaskAt(addr)
-		if err != nil {
+		if t != nil {
+			tasks = append(tasks, t)
+		}
+		return err
+	}
+	if err := k.processes(add); err != nil {
+		keep(err)
+		keep(k.pids(add))
+	}
+	for _, addr := range idle {
+		t, err := k.TaskAt(addr)
+		keep(err)
+		if t != nil {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks, first
+}
+
+// pids calls add with the thread of every pid (init_pid_ns.idr, since 4.15).
+func (k *Kernel) pids(add func(Addr) error) error {
+	ns, err := k.Var("init_pid_ns", "pid_namespace")
+	if err != nil {
+		return err
+	}
+	idr, err := ns.AddrOf("idr")
+	if err != nil {
+		return err
+	}
+	// The first of each pid's lists of tasks is that of PIDTYPE_PID.
+	list, err := k.OffsetOf("pid", "tasks[0]")
+	if err != nil {
+		return err
+	}
+	link, err := k.OffsetOf("task_struct", "pid_links[0]") // since 4.19
+	if err != nil {
+		if link, err = k.OffsetOf("task_struct", "pids[0].node"); err != nil {
 			return err
 		}
-		tasks = append(tasks, t)
-		return nil
 	}
-	idle, idleErr := k.idleTasks()
-	for _, addr := range idle {
-		seen[addr] = true
+	var first error
+	keep := func(err error) {
+		if first == nil {
+			first = err
+		}
 	}
-	err := k.processes(add)
-	if idleErr != nil && err == nil {
-		err = idleErr
-	}
-	for _, addr := range idle {
-		t, e := k.TaskAt(addr)
-		if e != nil {
-			if err == nil {
-				err = e
-			}
+	for e, err := range k.IDR(idr) {
+		if err != nil {
+			keep(err)
+			break
+		}
+		pid, ok := e.Pointer()
+		if !ok {
 			continue
 		}
-		tasks = append(tasks, t)
+		node, err := k.Pointer(pid + Addr(list))
+		if err != nil {
+			keep(fmt.Errorf("read struct pid of %d: %w", e.Index, err))
+		} else if node != 0 {
+			keep(add(node - Addr(link)))
+		}
 	}
-	return tasks, err
+	return first
 }
 
 // processes calls add with every thread of every process, init_task aside. A
