@@ -11,15 +11,23 @@ import (
 // themselves, because symbol names use them all.
 var digits = []byte("0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00")
 
+// maxSearch bounds the work of findTables, in words and names looked at: a forged
+// image may be full of what looks like tables.
+const maxSearch = 1 << 26
+
 // findTables looks for the symbol tables in the kernel image, for kernels whose
 // VMCOREINFO does not name them (before 6.0). scripts/kallsyms.c lays them out
-// around the token table in one of two orders:
+// around the token table in one of three orders, the first two at multiples of 8,
+// the last at multiples of 4:
 //
 //	offsets relative_base num_syms names markers [seqs_of_names] token_table token_index  (before 6.4)
-//	num_syms names markers token_table token_index offsets relative_base [seqs_of_names]  (since)
+//	num_syms names markers token_table token_index offsets relative_base seqs_of_names    (since, commit 404bad70fcf7)
+//	num_syms names markers token_table token_index offsets seqs_of_names                  (since 7.0, commit a081b5789255)
+//
+// seqs_of_names came with 6.2 (commit 60443c88f3a8).
 func (k *Kernel) findTables() (symbolTables, error) {
 	image := k.imageReader()
-	for at, ok := image.find(digits, k.rodata()); ok; at, ok = image.find(digits, at+1) {
+	for at, ok := image.find(digits, k.rodata()); ok && image.left > 0; at, ok = image.find(digits, at+1) {
 		t := symbolTables{source: fmt.Sprintf("found at %v", at)}
 		if t.tokenTable, t.tokenIndex, ok = image.tokenTable(at); !ok {
 			continue
@@ -35,7 +43,7 @@ func (k *Kernel) findTables() (symbolTables, error) {
 // is not executable. It is only where to begin a search.
 func (k *Kernel) rodata() Addr {
 	start := k.Layout.Text
-	for a := start; a < start+maxText; {
+	for a := start; a-start < maxText; {
 		m, err := k.mem.pt.Walk(uint64(a))
 		if err != nil {
 			return start
@@ -52,9 +60,10 @@ func (k *Kernel) rodata() Addr {
 type image struct {
 	k    *Kernel
 	zero [pageSize]byte
+	left int // of maxSearch
 }
 
-func (k *Kernel) imageReader() *image { return &image{k: k} }
+func (k *Kernel) imageReader() *image { return &image{k: k, left: maxSearch} }
 
 func (m *image) page(a Addr) []byte {
 	p, err := m.k.mem.page(a)
@@ -66,31 +75,29 @@ func (m *image) page(a Addr) []byte {
 
 // find returns the first place of pattern at or after from, within the image.
 func (m *image) find(pattern []byte, from Addr) (Addr, bool) {
-	end := m.k.Layout.Text + maxText
-	var window []byte
+	const gap = 16 << 20 / pageSize // so many missing pages are the end of the image
+	var seam []byte                 // the end of the page before
 	missing := 0
-	for a := from; a < end; {
+	for a := from; a-m.k.Layout.Text < maxText && missing < gap; {
 		p := m.page(a)
-		if &p[0] == &m.zero[0] {
-			if missing++; missing > 16<<20/pageSize {
-				break // past the image
-			}
-		} else {
+		if missing++; &p[0] != &m.zero[0] {
 			missing = 0
 		}
 		p = p[a%pageSize:]
-		keep := min(len(window), len(pattern)-1)
-		window = append(window[:0:0], window[len(window)-keep:]...)
-		window = append(window, p...)
-		if i := bytes.Index(window, pattern); i >= 0 {
-			return a + Addr(i-keep), true
+		seam = append(seam, p[:min(len(p), len(pattern)-1)]...)
+		if i := bytes.Index(seam, pattern); i >= 0 {
+			return a + Addr(min(len(p), len(pattern)-1)+i-len(seam)), true
+		}
+		if i := bytes.Index(p, pattern); i >= 0 {
+			return a + Addr(i), true
 		}
 		a += Addr(len(p))
+		seam = append(seam[:0], p[max(0, len(p)-len(pattern)+1):]...)
 	}
 	return 0, false
 }
 
-// read returns n bytes at a, or fewer where the image begins or ends.
+// read returns n bytes at a.
 func (m *image) read(a Addr, n int) []byte {
 	out := make([]byte, 0, n)
 	for len(out) < n {
@@ -102,13 +109,13 @@ func (m *image) read(a Addr, n int) []byte {
 	return out
 }
 
-func align8(a Addr) Addr { return (a + 7) &^ 7 }
+func align(a, to Addr) Addr { return (a + to - 1) &^ (to - 1) }
 
-// isBase reports whether v can be kallsyms_relative_base, which is where the image
-// begins.
-func (m *image) isBase(v uint64) bool {
-	text := uint64(m.k.Layout.Text)
-	return v <= text && v+2<<20 > text
+// isBase reports whether a can be the first address that kallsyms knows, which is
+// where the image begins.
+func (m *image) isBase(a Addr) bool {
+	text := m.k.Layout.Text
+	return a <= text && text-a < 2<<20
 }
 
 // tokenTable finds the start of the token table around the digits in it, and the
@@ -142,17 +149,18 @@ func (m *image) tokenTable(digitsAt Addr) (table, index Addr, ok bool) {
 // token table stand the base and the number of symbols, and then that many names.
 func (m *image) addressesFirst(t *symbolTables) bool {
 	const chunk, furthest = 64 << 10, 32 << 20
-	for end := t.tokenTable &^ 7; end > t.tokenTable-furthest; end -= chunk {
+	for end := t.tokenTable &^ 7; t.tokenTable-end < furthest && m.left > 0; end -= chunk {
 		buf := m.read(end-chunk, chunk+8)
+		m.left -= chunk / 8
 		for at := chunk - 8; at >= 0; at -= 8 {
-			if !m.isBase(le.Uint64(buf[at:])) {
+			if !m.isBase(Addr(le.Uint64(buf[at:]))) {
 				continue
 			}
 			base := end - chunk + Addr(at)
 			num := le.Uint32(buf[at+8:])
-			if m.namesFit(base+16, int(num), t.tokenTable) {
+			if m.namesFit(base+16, int(num), t.tokenTable, 8) {
 				t.relativeBase, t.count, t.names = base, base+8, base+16
-				t.offsets = base - align8(4*Addr(num))
+				t.offsets = base - align(4*Addr(num), 8)
 				return true
 			}
 		}
@@ -160,43 +168,8 @@ func (m *image) addressesFirst(t *symbolTables) bool {
 	return false
 }
 
-// namesFit reports whether num names begin at an address, end before limit, and
-// are followed by kallsyms_markers, the offset of every 256th name: 32-bit words
-// since 4.20 (commit 80ffbaa5b1bd), 64-bit ones before.
-func (m *image) namesFit(names Addr, num int, limit Addr) bool {
-	if num <= 2*markerStride || num > maxSymbols {
-		return false
-	}
-	pos, second := 0, 0
-	var page []byte
-	peek := func(at int) byte {
-		a := names + Addr(at)
-		if page == nil || a%pageSize == 0 {
-			page = m.page(a)
-		}
-		return page[a%pageSize]
-	}
-	for i := range num {
-		if i == markerStride {
-			second = pos
-		}
-		if names+Addr(pos)+2 > limit {
-			return false
-		}
-		page = nil
-		n, w := nameLen([]byte{peek(pos), peek(pos + 1)})
-		if n == 0 || n > maxNameLen {
-			return false
-		}
-		pos += n + w
-	}
-	markers := m.read(align8(names+Addr(pos)), 16)
-	return le.Uint32(markers) == 0 &&
-		(le.Uint32(markers[4:]) == uint32(second) || le.Uint64(markers[8:]) == uint64(second))
-}
-
-// namesFirst completes t for the order since 6.4: the markers end right before the
-// token table and lead to the names; offsets and base stand behind the token index.
+// namesFirst completes t for the orders since 6.4: the markers end right before the
+// token table and lead to the names; offsets stand behind the token index.
 func (m *image) namesFirst(t *symbolTables) bool {
 	const window = 64 << 10 // markers of 4 million names
 	buf := m.read(t.tokenTable-window, window)
@@ -213,17 +186,64 @@ func (m *image) namesFirst(t *symbolTables) bool {
 		markers := t.tokenTable - Addr(window-first) - 4
 		chunks := (window - padding - first) / 4
 		// The last, short chunk is all that separates the markers from names[last].
-		end := (markers - Addr(last)) &^ 7
-		for names := end; names > end-markerStride*128; names -= 8 {
-			num := int(le.Uint32(m.read(names-8, 4)))
-			if (num-1)/markerStride != chunks || !m.namesFit(names, num, t.tokenTable) {
-				continue
+		end := (markers - Addr(last)) &^ 3
+		for names := end; end-names < markerStride*128 && m.left > 0; names -= 4 {
+			for _, alignment := range []Addr{4, 8} {
+				m.left--
+				num := int(le.Uint32(m.read(names-alignment, 4)))
+				if names%alignment != 0 || num > maxSymbols || (num-1)/markerStride != chunks ||
+					!m.namesFit(names, num, t.tokenTable, alignment) {
+					continue
+				}
+				t.names, t.count = names, names-alignment
+				t.offsets = align(t.tokenIndex+512, alignment)
+				if alignment == 8 {
+					t.relativeBase = align(t.offsets+4*Addr(num), 8)
+					return m.isBase(Addr(le.Uint64(m.read(t.relativeBase, 8))))
+				}
+				return m.isBase(t.offsets + Addr(int64(int32(le.Uint32(m.read(t.offsets, 4))))))
 			}
-			t.names, t.count = names, names-8
-			t.offsets = align8(t.tokenIndex + 512)
-			t.relativeBase = align8(t.offsets + 4*Addr(num))
-			return m.isBase(le.Uint64(m.read(t.relativeBase, 8)))
 		}
 	}
 	return false
+}
+
+// namesFit reports whether num names begin at an address, end before limit, and
+// are followed by kallsyms_markers, the offset of every 256th name: 32-bit words
+// since 4.20 (commit 80ffbaa5b1bd), 64-bit ones before.
+func (m *image) namesFit(names Addr, num int, limit, alignment Addr) bool {
+	if num <= 2*markerStride || num > maxSymbols {
+		return false
+	}
+	at, second := names, Addr(0)
+	page := m.page(at)
+	next := func() byte {
+		c := page[at%pageSize]
+		if at++; at%pageSize == 0 {
+			page = m.page(at)
+		}
+		return c
+	}
+	for i := range num {
+		if i == markerStride {
+			second = at - names
+		}
+		if m.left--; at >= limit || m.left < 0 {
+			return false
+		}
+		n := int(next())
+		if n&0x80 != 0 {
+			n = n&0x7f | int(next())<<7
+		}
+		if n == 0 || n > maxNameLen {
+			return false
+		}
+		if to := at + Addr(n); to/pageSize != at/pageSize {
+			page = m.page(to)
+		}
+		at += Addr(n)
+	}
+	markers := m.read(align(at, alignment), 16)
+	return le.Uint32(markers) == 0 &&
+		(Addr(le.Uint32(markers[4:])) == second || Addr(le.Uint64(markers[8:])) == second)
 }

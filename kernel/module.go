@@ -168,7 +168,7 @@ func (m *Module) loadSymbols() []Symbol {
 	if err1 != nil || err2 != nil {
 		return nil
 	}
-	types, _ := m.Pointer("kallsyms->typetab") // since 5.2 (commit 1c7651f43777); before, st_info holds the letter
+	types, _ := m.Pointer("kallsyms->typetab") // since 5.2 (commit 1c7651f43777)
 	raw := make([]byte, num*elfSymSize)
 	if m.k.readSome(&raw, table, 0) != nil {
 		return nil
@@ -184,8 +184,12 @@ func (m *Module) loadSymbols() []Symbol {
 			continue
 		}
 		s := Symbol{Name: name, Addr: value, Size: size, Type: raw[4], Module: m.Name}
-		if types != 0 {
+		switch {
+		case types != 0:
 			s.Type, _ = m.k.U8(types + Addr(i))
+		case s.Type < 'A':
+			// In 5.0 and 5.1 st_size holds nm's letter; before, st_info does.
+			s.Type, s.Size = byte(size), 0
 		}
 		syms = append(syms, s)
 	}
