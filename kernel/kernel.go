@@ -47,7 +47,7 @@ type Kernel struct {
 // Open finds the kernel in a dump: where it was loaded and which page tables it
 // ran on. The error wraps ErrNotKernel or ErrNotMachine when there is none to find.
 func Open(d *vmcore.Dump) (*Kernel, error) {
-	if d.Machine != "" && d.Machine != "x86_64" {
+	if d.Machine != "" && d.Machine != "Unknown" && d.Machine != "x86_64" {
 		return nil, fmt.Errorf("%s: %w: only x86_64 is", d.Machine, ErrNotMachine)
 	}
 	k := &Kernel{Dump: d, Release: d.Release}

@@ -84,8 +84,10 @@ func (d *Dump) setNotes(p []byte) {
 	for n := range parseNotes(p) {
 		d.Notes = append(d.Notes, n)
 		switch {
-		case n.Name == "CORE" && n.Type == ntPRStatus && d.Machine == "x86_64":
+		case n.Name == "CORE" && n.Type == ntPRStatus && (d.Machine == "x86_64" || unknownMachine(d.Machine)):
 			if c, ok := parsePRStatus(n.Desc); ok {
+				// QEMU does not always say; only x86-64's note is of this size.
+				d.Machine = "x86_64"
 				regs = append(regs, c)
 			}
 		case n.Name == "QEMU":
@@ -110,11 +112,14 @@ func (d *Dump) setNotes(p []byte) {
 	d.CPUs = regs
 }
 
+// unknownMachine reports whether a header leaves open what machine it was.
+func unknownMachine(name string) bool { return name == "" || name == "Unknown" }
+
 // parsePRStatus reads x86-64's struct elf_prstatus (include/linux/elfcore.h):
 // pid at 32, pr_reg at 112, 336 bytes in all.
 func parsePRStatus(p []byte) (c CPU, ok bool) {
 	const pid, reg, size = 32, 112, 336
-	if len(p) < size {
+	if len(p) != size {
 		return c, false
 	}
 	c.PID = int(int32(binary.LittleEndian.Uint32(p[pid:])))
