@@ -59,7 +59,7 @@ func fields(typ btf.Type, base uint64, depth int, left *int) []Field {
 		}
 		end = max(end, m.Offset+width)
 		if anonymous(m.Type) {
-			f.Fields = fields(m.Type, f.Offset, depth+1, left)
+			f.Fields = fields(elemType(m.Type), f.Offset, depth+1, left)
 		}
 		list = append(list, f)
 	}
