@@ -99,7 +99,7 @@ func TestCPUsRefused(t *testing.T) {
 // TestUnknownMachine opens a dump whose header does not name the machine: the
 // size of the register notes does.
 func TestUnknownMachine(t *testing.T) {
-	spec := kdumpSpec{maxPFN: 8, machine: "Unknown", pages: map[uint64][]byte{1: testPage(1)}, notes: note("CORE", 1, prstatus(7, 100))}
+	spec := kdumpSpec{maxPFN: 8, machine: "Unknown", pages: map[uint64][]byte{1: testPage(1)}, notes: prstatus(7, 100)}
 	d := mustOpen(t, spec.build())
 	if d.Machine != "x86_64" || len(d.CPUs) != 1 || d.CPUs[0].PID != 7 {
 		t.Errorf("machine %q, CPUs %+v", d.Machine, d.CPUs)

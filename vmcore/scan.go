@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -147,19 +146,38 @@ func (d *Dump) infoAt(addr PhysAddr) (infoCandidate, bool) {
 }
 
 // ownInfo reports whether the kernel that the text describes is where it says:
-// init_uts_ns then has the same release. Only x86-64's text says
-// where the kernel is in physical memory.
+// its init_uts_ns then has the same release.
 func (d *Dump) ownInfo(v *VMCoreInfo) bool {
-	const startKernelMap = 0xffffffff80000000 // __START_KERNEL_map
 	release, _ := v.Get("OSRELEASE")
+	uts, ok := d.readUTSName(v)
+	return ok && uts.release == release
+}
+
+// utsName is the kernel's struct new_utsname, as far as dumps have it.
+type utsName struct{ nodename, release, version, machine string }
+
+// readUTSName reads init_uts_ns from memory. Only x86-64's VMCOREINFO says where
+// the kernel is in physical memory.
+func (d *Dump) readUTSName(v *VMCoreInfo) (uts utsName, ok bool) {
+	const (
+		startKernelMap = 0xffffffff80000000 // __START_KERNEL_map
+		field          = 65                 // __NEW_UTS_LEN+1
+		before         = 64                 // what may precede the names: a kref, before 5.11
+	)
 	sym, ok1 := v.Symbol("init_uts_ns")
 	base, ok2 := v.Number("phys_base")
-	if !ok1 || !ok2 || release == "" || sym < startKernelMap {
-		return false
+	if !ok1 || !ok2 || sym < startKernelMap {
+		return uts, false
 	}
-	buf := make([]byte, 512) // more than struct uts_namespace up to its release
-	if d.ReadPhys(buf, PhysAddr(sym-startKernelMap+uint64(base))) != nil {
-		return false
+	var buf [before + 6*field]byte
+	if d.ReadPhys(buf[:], PhysAddr(sym-startKernelMap+uint64(base))) != nil {
+		return uts, false
 	}
-	return strings.Contains(string(buf), "\x00"+release+"\x00")
+	i := bytes.Index(buf[:before], []byte("Linux\x00"))
+	if i < 0 {
+		return uts, false
+	}
+	names := buf[i:]
+	text := func(n int) string { return cString(names[n*field : (n+1)*field]) }
+	return utsName{text(1), text(2), text(3), text(4)}, true
 }

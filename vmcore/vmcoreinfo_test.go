@@ -77,7 +77,9 @@ func infoDump(t *testing.T, release string, texts map[uint64]string) *Dump {
 		}
 	}
 	put(16<<20+0x5000, "\x01\x00\x00\x00Linux\x00")
-	put(16<<20+0x5000+4+130, release+"\x00")
+	put(16<<20+0x5000+4+65, "host\x00")
+	put(16<<20+0x5000+4+2*65, release+"\x00")
+	put(16<<20+0x5000+4+3*65, "#1 SMP\x00")
 	for addr, s := range texts {
 		put(addr, s)
 	}

@@ -2,6 +2,7 @@ package vmcore
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -344,14 +345,11 @@ func (s *shrinker) writeHeader() error {
 	copy(h, "KDUMP   ")
 	put(hdrVersion, 6)
 	text(hdrSysname, "Linux")
-	text(hdrNodename, s.src.NodeName)
-	release := s.src.Release
-	if v, err := s.src.VMCoreInfo(); err == nil && release == "" {
-		release, _ = v.Get("OSRELEASE")
-	}
-	text(hdrRelease, release)
-	text(hdrUTSVersion, s.src.Version)
-	text(hdrMachine, s.src.Machine)
+	uts := s.utsName()
+	text(hdrNodename, uts.nodename)
+	text(hdrRelease, uts.release)
+	text(hdrUTSVersion, uts.version)
+	text(hdrMachine, uts.machine)
 	if t := s.src.CrashTime; !t.IsZero() {
 		binary.LittleEndian.PutUint64(h[hdrTime:], uint64(t.Unix()))
 		binary.LittleEndian.PutUint64(h[hdrTime+8:], uint64(t.Nanosecond()/1000))
@@ -370,6 +368,24 @@ func (s *shrinker) writeHeader() error {
 		return err
 	}
 	return s.writeAt(h, 0)
+}
+
+// utsName is what src says of itself, completed from its VMCOREINFO and
+// memory: QEMU leaves the header empty, and libkdumpfile, which drgn uses,
+// ignores it all unless every field has something.
+func (s *shrinker) utsName() utsName {
+	uts := utsName{s.src.NodeName, s.src.Release, s.src.Version, s.src.Machine}
+	if v, err := s.src.VMCoreInfo(); err == nil {
+		mem, _ := s.src.readUTSName(v)
+		release, _ := v.Get("OSRELEASE")
+		uts.nodename = cmp.Or(uts.nodename, mem.nodename)
+		uts.release = cmp.Or(uts.release, release)
+		uts.version = cmp.Or(uts.version, mem.version)
+	}
+	uts.nodename = cmp.Or(uts.nodename, "(none)")
+	uts.release = cmp.Or(uts.release, "unknown")
+	uts.version = cmp.Or(uts.version, "unknown")
+	return uts
 }
 
 func (s *shrinker) writeAt(p []byte, off uint64) error {

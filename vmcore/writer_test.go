@@ -151,8 +151,11 @@ func TestShrinkScannedInfo(t *testing.T) {
 	src := infoDump(t, "5.14.0-own", map[uint64]string{30 * pg: someInfo("5.14.0-own")})
 	d, _ := shrink(t, src, slices.Values([]uint64{5}))
 	v, err := d.VMCoreInfo()
-	if err != nil || v.Source != "note" || v.Raw != someInfo("5.14.0-own") || d.Release != "5.14.0-own" {
-		t.Errorf("VMCoreInfo: %+v, %v; Release %q", v, err, d.Release)
+	if err != nil || v.Source != "note" || v.Raw != someInfo("5.14.0-own") {
+		t.Errorf("VMCoreInfo: %+v, %v", v, err)
+	}
+	if d.Release != "5.14.0-own" || d.NodeName != "host" || d.Version != "#1 SMP" {
+		t.Errorf("Release %q, NodeName %q, Version %q: not those of init_uts_ns", d.Release, d.NodeName, d.Version)
 	}
 }
 
