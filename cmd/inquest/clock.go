@@ -15,16 +15,18 @@ type clock struct {
 // boot is when the machine booted.
 func (c clock) boot() time.Time { return c.now.Add(-c.uptime) }
 
-// readClock reads the kernel's struct timekeeper. It is part of tk_core, a
-// struct without a name up to 6.12 and struct tk_data since (kernel/time/timekeeping.c),
-// behind a sequence counter whose size depends on the configuration. The timekeeper
-// is where its seconds of the wall clock and since boot agree with the difference
-// that it also holds.
+// readClock reads the kernel's struct timekeeper. It is part of tk_core, and since
+// 6.17 of timekeeper_data[0], behind a sequence counter whose size depends on the
+// configuration (kernel/time/timekeeping.c); the struct around them had no name
+// up to 6.12. The timekeeper is where its seconds of the wall clock and since boot
+// agree with the difference that it also holds.
 func readClock(k *kernel.Kernel) (clock, bool) {
 	const year = 365 * 24 * 3600
 	core, err := k.Symbol("tk_core")
 	if err != nil {
-		return clock{}, false
+		if core, err = k.Symbol("timekeeper_data"); err != nil {
+			return clock{}, false
+		}
 	}
 	for off := kernel.Addr(0); off <= 128; off += 8 {
 		tk, err := k.Object("timekeeper", core+off)

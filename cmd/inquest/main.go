@@ -117,7 +117,7 @@ func (e *openError) Error() string {
 	var file *fs.PathError
 	switch {
 	case errors.Is(e.err, vmcore.ErrMissingPart):
-		return fmt.Sprintf("open dump: %v; name all its files, further ones with --part", e.err)
+		return fmt.Sprintf("open dump: %v, with --part FILE", e.err)
 	case errors.As(e.err, &file):
 		return fmt.Sprintf("open dump %s: %v", file.Path, file.Err)
 	}
