@@ -75,25 +75,32 @@ func (b *bitmap) before(block uint64) (uint64, error) {
 	if p := b.prefix.Load(); p != nil && block < uint64(len(*p)) {
 		return (*p)[block], nil
 	}
+	return b.grow(block)
+}
+
+// grow extends prefix to the block and returns what it has for it.
+func (b *bitmap) grow(block uint64) (uint64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	prefix := []uint64{0}
 	if p := b.prefix.Load(); p != nil {
 		prefix = *p
 	}
-	if have := uint64(len(prefix)); block >= have {
-		counts, err := b.count(have-1, block)
-		if err != nil {
-			return 0, err
-		}
-		sum := prefix[have-1]
-		for _, n := range counts {
-			sum += uint64(n)
-			prefix = append(prefix, sum)
-		}
-		b.prefix.Store(&prefix)
+	have := uint64(len(prefix))
+	if block < have-1 {
+		return prefix[block], nil // another goroutine was faster
 	}
-	return prefix[block], nil
+	counts, err := b.count(have-1, block)
+	if err != nil {
+		return 0, err
+	}
+	sum := prefix[have-1]
+	for _, n := range counts {
+		sum += uint64(n)
+		prefix = append(prefix, sum)
+	}
+	b.prefix.Store(&prefix)
+	return sum, nil
 }
 
 // count counts the bits of the blocks [from, to), each by itself.

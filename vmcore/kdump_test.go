@@ -399,7 +399,11 @@ func TestConcurrentReads(t *testing.T) {
 // TestCachedReadsDoNotAllocate holds the hot path to its promise.
 func TestCachedReadsDoNotAllocate(t *testing.T) {
 	spec := kdumpSpec{codec: flagZstd, maxPFN: someMaxPFN, pages: somePages(true)}
-	d := mustOpen(t, spec.build())
+	d, err := Open(writeFile(t, spec.build()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
 	buf := make([]byte, 8)
 	if n := testing.AllocsPerRun(100, func() { d.ReadPhys(buf, 8*pg+16) }); n != 0 {
 		t.Errorf("ReadPhys of a cached page allocates %v times", n)
@@ -408,10 +412,13 @@ func TestCachedReadsDoNotAllocate(t *testing.T) {
 		t.Errorf("Present allocates %v times", n)
 	}
 	whole := make([]byte, pg)
-	d.cache = newPageCache(64*pg, pg)
 	for name, codec := range map[string]uint32{"lzo": flagLZO, "snappy": flagSnappy, "zstd": flagZstd, "zlib": flagZlib} {
 		spec.codec, spec.pages = codec, map[uint64][]byte{1: testPage(1)}
-		d := mustOpen(t, spec.build())
+		d, err := Open(writeFile(t, spec.build()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
 		if n := testing.AllocsPerRun(100, func() { d.ReadPhys(whole, pg) }); n > 1 && !raceEnabled {
 			t.Errorf("%s: a whole page read allocates %v times", name, n)
 		}

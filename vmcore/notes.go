@@ -162,8 +162,8 @@ const (
 )
 
 // parseQEMU reads the QEMUCPUState of QEMU's target/i386/arch_dump.c, version
-// 1: version and size, 18 registers, ten segments of 24 bytes, CR0 to CR4 and,
-// since QEMU 2.12, kernel_gs_base.
+// 1: version and size, 18 registers, ten segments of 24 bytes, CR0 to CR4 and
+// kernel_gs_base, which was added without a new version.
 func parseQEMU(p []byte) (c CPU, ok bool) {
 	const (
 		gprs     = 8
@@ -219,8 +219,8 @@ func (c *CPU) addQEMU(q *CPU) {
 }
 
 // isVMCoreInfo reports whether p looks like VMCOREINFO: lines of KEY=VALUE of
-// which the first is the release (kernel/vmcore_info.c, crash_core.c before
-// 6.9, kexec.c before 4.13).
+// which the first is the release (kernel/vmcore_info.c; kernel/crash_core.c
+// before 6.9).
 func isVMCoreInfo(p []byte) bool {
 	return bytes.HasPrefix(p, []byte("OSRELEASE="))
 }
