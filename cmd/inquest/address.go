@@ -128,11 +128,8 @@ func typeError(k *kernel.Kernel, name string, err error) error {
 			if err != nil {
 				return
 			}
-			switch typ.(type) {
-			case *btf.Struct, *btf.Union, *btf.Enum, *btf.Typedef:
-				if n := typ.TypeName(); n != "" && !yield(n) {
-					return
-				}
+			if isNamed(typ) && !yield(typ.TypeName()) {
+				return
 			}
 		}
 	}

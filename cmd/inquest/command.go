@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"inquest/kernel"
 )
 
 // command is one subcommand. A value of it describes both `inquest NAME DUMP …`
@@ -19,6 +21,9 @@ type command struct {
 	short   string // one line, lower case
 	long    string // what the reader of `inquest help NAME` needs
 	example string // lines of commands, without indentation
+
+	// complete returns the words that an argument may become; may be nil.
+	complete func(k *kernel.Kernel, word string) []string
 
 	// setup declares the flags and returns what runs the command once they are
 	// parsed. Each invocation calls it anew, so that flags never outlive one line.
@@ -52,6 +57,12 @@ func (c *command) cobra(io stdio) *cobra.Command {
 	var opts options
 	run := c.setup(cmd.Flags())
 	opts.declare(cmd.Flags())
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 || c.complete == nil {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return c.words(append(args[:1:1], opts.parts...), word), cobra.ShellCompDirectiveNoFileComp
+	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usagef(c, "which dump?")

@@ -26,6 +26,7 @@ Bytes that are no known instruction are printed as .byte.`,
 inquest dis vmcore ffffffffb036fcd3
 inquest dis vmcore -r delay_tsc+0x23
 inquest dis vmcore tcp_v4_rcv 20`,
+	complete: completeSymbol,
 	setup: func(f *pflag.FlagSet) runFunc {
 		var d disassembler
 		f.BoolVarP(&d.reverse, "reverse", "r", false, "from the function's start up to the address")
@@ -241,7 +242,7 @@ func (d *disassembler) text(in *insn) (text, note string) {
 // columns puts the operands below each other, as objdump does.
 func columns(text string) string {
 	op, args, ok := strings.Cut(text, " ")
-	if !ok {
+	if !ok || op == "lock" || strings.HasPrefix(op, "rep") {
 		return text
 	}
 	return fmt.Sprintf("%-6s %s", op, args)

@@ -21,6 +21,7 @@ code begins, the size of what stays after initialisation, state and taint flags
 (O out of tree, E unsigned, P proprietary, F forced, C staging).`,
 	example: `inquest mod vmcore
 inquest mod vmcore nfnetlink_queue --json`,
+	complete: completeModule,
 	setup: func(*pflag.FlagSet) runFunc {
 		return func(s *session, names []string) error {
 			k, err := s.typedKernel()

@@ -18,8 +18,8 @@ var psCommand = &command{
 	max:   -1,
 	short: "list the tasks",
 	long: `List every thread, or those with the given PIDs, addresses of task_struct or names.
-'>' marks those that were running on a CPU. VSZ and RSS are in KiB. Names of kernel
-threads stand in brackets.
+'>' marks those that were running on a CPU. VSZ and RSS are in KiB, ? where the dump
+does not tell. Names of kernel threads stand in brackets.
 
 ST is the letter of ps(1): R running, S sleeping, D waiting uninterruptibly,
 I idle kernel thread, T stopped, t traced, Z zombie, X dead, P parked.`,
@@ -27,6 +27,7 @@ I idle kernel thread, T stopped, t traced, Z zombie, X dead, P parked.`,
 inquest ps vmcore -S
 inquest ps vmcore --state D
 inquest ps vmcore --json | jq '.tasks[] | select(.on_cpu)'`,
+	complete: completeTask,
 	setup: func(f *pflag.FlagSet) runFunc {
 		var pick taskFilter
 		f.BoolVarP(&pick.user, "user", "u", false, "only tasks with user memory")
@@ -97,11 +98,25 @@ type taskMemory struct {
 	k      *kernel.Kernel
 	total  uint64 // pages of the machine
 	cached map[kernel.Addr]int64
-	known  map[kernel.Addr][2]uint64
+	known  map[kernel.Addr]memorySize
+}
+
+// memorySize is how much memory a task has, in pages.
+type memorySize struct {
+	size, resident uint64
+	unknown        bool // it is not in the dump
+}
+
+// kib formats a number of pages.
+func (m memorySize) kib(pages uint64) string {
+	if m.unknown {
+		return "?"
+	}
+	return strconv.FormatUint(pages*kibPerPage, 10)
 }
 
 func newTaskMemory(k *kernel.Kernel, tasks []*kernel.Task) *taskMemory {
-	m := &taskMemory{k: k, cached: map[kernel.Addr]int64{}, known: map[kernel.Addr][2]uint64{}}
+	m := &taskMemory{k: k, cached: map[kernel.Addr]int64{}, known: map[kernel.Addr]memorySize{}}
 	for _, name := range []string{"_totalram_pages", "totalram_pages"} { // an atomic_long_t since 5.0
 		if at, err := k.Symbol(name); err == nil {
 			m.total, _ = k.U64(at)
@@ -123,26 +138,27 @@ func newTaskMemory(k *kernel.Kernel, tasks []*kernel.Task) *taskMemory {
 // (include/linux/mm_types_task.h).
 var residentCounters = []int{0, 1, 3}
 
-// of returns the virtual size and the resident set of a task in pages.
-func (m *taskMemory) of(t *kernel.Task) (size, resident uint64) {
+// of returns how much memory a task has.
+func (m *taskMemory) of(t *kernel.Task) memorySize {
 	if t.MM == 0 {
-		return 0, 0
+		return memorySize{unknown: t.State == "?"}
 	}
 	if v, ok := m.known[t.MM]; ok {
-		return v[0], v[1]
+		return v
 	}
+	var v memorySize
 	mm, err := m.k.Object("mm_struct", t.MM)
-	if err != nil {
-		return 0, 0
+	if err == nil {
+		v.size, err = mm.Uint("total_vm")
 	}
-	size, _ = mm.Uint("total_vm")
+	v.unknown = err != nil
 	rss := m.cached[t.MM]
 	for _, i := range residentCounters {
 		rss += m.counter(mm, i)
 	}
-	resident = uint64(max(rss, 0))
-	m.known[t.MM] = [2]uint64{size, resident}
-	return size, resident
+	v.resident = uint64(max(rss, 0))
+	m.known[t.MM] = v
+	return v
 }
 
 // counter reads a resident set counter: a percpu_counter since 6.2, whose parts
@@ -175,10 +191,10 @@ const kibPerPage = 4
 func psText(s *session, tasks []*kernel.Task, memory *taskMemory) {
 	s.printf("%s\n", s.term.paint(bold, "      PID    PPID  CPU       TASK        ST  %MEM       VSZ       RSS  COMM"))
 	for _, t := range tasks {
-		size, resident := memory.of(t)
+		mem := memory.of(t)
 		percent := 0.0
 		if memory.total > 0 {
-			percent = 100 * float64(resident) / float64(memory.total)
+			percent = 100 * float64(mem.resident) / float64(memory.total)
 		}
 		mark, comm := " ", clean(t.Comm)
 		if t.Kernel() {
@@ -187,8 +203,8 @@ func psText(s *session, tasks []*kernel.Task, memory *taskMemory) {
 		if t.OnCPU {
 			mark = ">"
 		}
-		line := fmt.Sprintf("%s %7d %7d %4d  %016x  %-2s %5.1f %9d %9d  %s", mark, t.PID, t.PPID, t.CPU, uint64(t.Addr), t.State,
-			percent, size*kibPerPage, resident*kibPerPage, comm)
+		line := fmt.Sprintf("%s %7d %7d %4d  %016x  %-2s %5.1f %9s %9s  %s", mark, t.PID, t.PPID, t.CPU, uint64(t.Addr), t.State,
+			percent, mem.kib(mem.size), mem.kib(mem.resident), comm)
 		switch {
 		case t.OnCPU && !t.Idle:
 			line = s.term.paint(bold, line)
@@ -216,8 +232,8 @@ type taskJSON struct {
 func psJSON(s *session, tasks []*kernel.Task, memory *taskMemory) error {
 	list := []taskJSON{}
 	for _, t := range tasks {
-		size, resident := memory.of(t)
-		list = append(list, taskJSON{t.PID, t.TGID, t.PPID, t.CPU, hex(t.Addr), t.State, t.Comm, t.OnCPU, t.Kernel(), size * kibPerPage, resident * kibPerPage})
+		mem := memory.of(t)
+		list = append(list, taskJSON{t.PID, t.TGID, t.PPID, t.CPU, hex(t.Addr), t.State, t.Comm, t.OnCPU, t.Kernel(), mem.size * kibPerPage, mem.resident * kibPerPage})
 	}
 	return s.writeJSON(struct {
 		Tasks   []taskJSON `json:"tasks"`

@@ -29,6 +29,7 @@ inquest rd vmcore -s sys_call_table 16
 inquest rd vmcore -a linux_banner
 inquest rd vmcore -32 -x ffff9d2b84c7a000 -e ffff9d2b84c7a100
 inquest rd vmcore -p 1000 16`,
+	complete: completeSymbol,
 	setup: func(f *pflag.FlagSet) runFunc {
 		var d wordDump
 		var width [4]bool

@@ -33,6 +33,7 @@ inquest struct vmcore task_struct.comm,pid,mm->pgd ffff9d2b84c7a000
 inquest struct vmcore sock.__sk_common -o ffff9d2b84c7a000
 inquest struct vmcore task_struct ffff9d2b84c7a588 -l task_struct.tasks
 inquest struct vmcore rq.curr runqueues:0`,
+	complete: completeType,
 	setup: func(f *pflag.FlagSet) runFunc {
 		var p structPrinter
 		f.BoolVarP(&p.style.Addrs, "offset", "o", false, "with an object, its members' addresses (definitions always have offsets)")
@@ -137,14 +138,14 @@ func (p *structPrinter) definition(typ btf.Type) error {
 		return p.definitionJSON(typ)
 	}
 	if len(p.members) == 0 {
-		p.s.printf("%s", kernel.FormatType(typ, p.style))
+		p.s.printf("%s", cleanLines(kernel.FormatType(typ, p.style)))
 		return nil
 	}
 	list, err := p.picked(typ)
 	if err != nil {
 		return err
 	}
-	p.s.printf("%s", kernel.FormatFields(typ, list, p.style))
+	p.s.printf("%s", cleanLines(kernel.FormatFields(typ, list, p.style)))
 	return nil
 }
 
@@ -273,7 +274,7 @@ func (p *structPrinter) object(o kernel.Object, j *objectJSON) error {
 			return err
 		}
 		if j.Value = &v; !p.s.json {
-			p.s.printf("%s", v.Format(p.style))
+			p.s.printf("%s", cleanLines(v.Format(p.style)))
 		}
 		return nil
 	}
@@ -286,7 +287,7 @@ func (p *structPrinter) object(o kernel.Object, j *objectJSON) error {
 			if v, err = m.Value(); err == nil {
 				v.Name = path
 				if j.Members[path] = v; !p.s.json {
-					p.s.printf("%s", v.Format(p.style))
+					p.s.printf("%s", cleanLines(v.Format(p.style)))
 				}
 				continue
 			}

@@ -21,6 +21,7 @@ upper case it is global. A static function may have several addresses: all are l
 inquest sym vmcore ffffffffb036fcd3
 inquest sym vmcore -q reqsk
 inquest sym vmcore -l | grep ' (T) '`,
+	complete: completeSymbol,
 	setup: func(f *pflag.FlagSet) runFunc {
 		query := f.StringP("query", "q", "", "list the symbols whose names contain `STRING`")
 		list := f.BoolP("list", "l", false, "list all symbols")

@@ -80,6 +80,15 @@ func clean(text string) string {
 	}, text)
 }
 
+// cleanLines is clean for text of several lines.
+func cleanLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 // progress draws a bar on standard error for work that takes over a second.
 type progress struct {
 	w     io.Writer // nil when standard error is no terminal

@@ -27,6 +27,7 @@ kernel's own addresses of that memory are printed.`,
 inquest vtop vmcore init_task
 inquest vtop vmcore -p 1 7f3a5c000000
 inquest vtop vmcore --physical 1f3a000`,
+	complete: completeSymbol,
 	setup: func(f *pflag.FlagSet) runFunc {
 		pid := f.IntP("pid", "p", 0, "walk the page tables of the task `PID`")
 		physical := f.Bool("physical", false, "the address is physical: print its virtual ones")

@@ -43,20 +43,28 @@ func (i Insn) Immediate() (uint64, bool) {
 	return 0, false
 }
 
+// gnuNames are the names that objdump has for what GNUSyntax names otherwise.
+var gnuNames = map[string]string{"movsxd": "movslq", "cdqe": "cltq"}
+
 // mendGNU mends what GNUSyntax writes otherwise than objdump: an operand at the
-// absolute address 0, which it leaves empty, and movslq.
+// absolute address 0, which it leaves empty, an index register that is none, and
+// some names.
 func mendGNU(text string) string {
-	if op, args, ok := strings.Cut(text, " "); ok {
-		if op == "movsxd" {
-			op = "movslq"
-		}
-		if strings.HasPrefix(args, ",") {
-			args = "0x0" + args
-		}
-		if strings.HasSuffix(args, ",") {
-			args += "0x0"
-		}
-		return op + " " + args
+	if text == "data16 nop" {
+		return "xchg %ax,%ax"
 	}
-	return text
+	op, args, ok := strings.Cut(text, " ")
+	if name := gnuNames[op]; name != "" {
+		op = name
+	}
+	if !ok {
+		return op
+	}
+	if strings.HasPrefix(args, ",") {
+		args = "0x0" + args
+	}
+	if strings.HasSuffix(args, ",") {
+		args += "0x0"
+	}
+	return op + " " + strings.ReplaceAll(args, ",%riz)", ")")
 }

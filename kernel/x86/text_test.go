@@ -32,6 +32,9 @@ func TestText(t *testing.T) {
 		{"4863c9", "movslq %ecx,%rcx"},
 		{"48a1000000ff00000000", "mov 0xff000000,%rax"},
 		{"c3", "retq"},
+		{"4898", "cltq"},
+		{"6690", "xchg %ax,%ax"},
+		{"f04109ac2460000000", "lock or %ebp,0x60(%r12)"},
 	} {
 		if got := decodeHex(t, c.code).Text(nil); got != c.want {
 			t.Errorf("%s: %q, want %q", c.code, got, c.want)
