@@ -116,12 +116,11 @@ func (a *Advisory) MatchStack(functions []string) []string {
 
 // Advice returns what to do, in words.
 func (a *Advisory) Advice() []string {
-	var advice []string
-	var versions []string
+	var commits []string
 	for _, f := range a.Fixed {
-		versions = append(versions, fmt.Sprintf("%s (commit %s, %q)", f.Version, f.Commit, f.Subject))
+		commits = append(commits, fmt.Sprintf("%s (%q)", f.Commit, f.Subject))
 	}
-	advice = append(advice, "Fixed in Linux "+strings.Join(versions, " and ")+".")
+	advice := []string{fmt.Sprintf("Fixed in Linux %s by %s.", a.Fixed[0].Version, strings.Join(commits, " and "))}
 	if len(a.Stable) > 0 {
 		advice = append(advice, "Stable kernels have the fix since "+strings.Join(a.Stable, ", ")+".")
 	}

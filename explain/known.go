@@ -1,10 +1,7 @@
 package explain
 
 import (
-	"fmt"
-
 	"inquest/advisory"
-	"inquest/kernel"
 	"inquest/stack"
 )
 
@@ -14,6 +11,7 @@ type Known struct {
 	Stack bool     `json:"stack_matches"` // the crashed stack is that of the bug
 	Code  string   `json:"code"`          // "exposed", "fixed" or "unknown": what the dump's own code says
 	Signs []string `json:"signs"`
+	Check string   `json:"check,omitempty"` // the command that shows the code
 }
 
 // attachKnown compares the crashed stack and the kernel's code with the known
@@ -42,15 +40,13 @@ func (c *Case) attachKnown(all []Finding) []Finding {
 		}
 		if verdict.Reason != "" {
 			k.Signs = append(k.Signs, verdict.Reason)
+			k.Check = "dis " + verdict.Function
 		}
 		if len(all) == 0 {
 			all = append(all, Finding{Analyzer: "advisory", Class: Class(adv.Class), Title: adv.Title, Confidence: Likely})
 		}
 		f := &all[0]
 		f.Advisory = k
-		f.Evidence = append(f.Evidence, Evidence{
-			Text: fmt.Sprintf("stack and code are those of a known bug: %s", adv.Title), Check: "dis " + verdict.Function,
-		})
 		f.Advice = append(f.Advice, adv.Advice()...)
 		break
 	}
@@ -67,5 +63,3 @@ func functions(t *stack.Trace, from int) []string {
 	}
 	return names
 }
-
-var _ advisory.Code = (*kernel.Kernel)(nil)

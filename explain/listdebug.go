@@ -18,13 +18,13 @@ var ListDebug = &Analyzer{
 		if frame == "" {
 			return nil
 		}
-		verb := "add to"
+		doing := "adding to it"
 		if strings.Contains(text, "list_del") {
-			verb = "delete from"
+			doing = "deleting from it"
 		}
 		return []Finding{{
 			Class:      ListCorruption,
-			Title:      fmt.Sprintf("corrupted list found by a %s it in %s", verb, functionOf(caller)),
+			Title:      fmt.Sprintf("corrupted list, found when %s in %s", doing, functionOf(caller)),
 			Confidence: Certain,
 			Weight:     2,
 			Evidence: []Evidence{

@@ -72,7 +72,7 @@ func uptime(c *explain.Case) time.Duration {
 func span(d time.Duration) string {
 	switch {
 	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
+		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < 48*time.Hour:
 		return d.Round(time.Second).String()
 	}

@@ -1,0 +1,169 @@
+package advisory
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+
+	"inquest/kernel"
+)
+
+func TestShipped(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if len(a.Code) == 0 || len(a.Workaround) == 0 || a.Summary == "" {
+			t.Errorf("%s: an advisory that ships has a summary, a code signature and a workaround", a.ID)
+		}
+	}
+	if !slices.ContainsFunc(all, func(a *Advisory) bool { return a.ID == "nf-queue-request-sock" }) {
+		t.Error("nf-queue-request-sock does not ship")
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	const good = "id: a\ntitle: t\nclass: bug\nfixed: [{commit: c, version: v}]\nstack: [[f]]\n"
+	tests := []struct{ name, yaml, want string }{
+		{"good", good, ""},
+		{"no id", strings.Replace(good, "id: a\n", "", 1), "needs an id"},
+		{"no stack", strings.Replace(good, "stack: [[f]]\n", "", 1), "no stack signature"},
+		{"no fix", strings.Replace(good, "fixed: [{commit: c, version: v}]\n", "", 1), "what fixed it"},
+		{"misspelt key", good + "workarround: [x]\n", "workarround"},
+		{"no YAML", "{", ""},
+	}
+	for _, tt := range tests {
+		_, err := Parse([]byte(tt.yaml))
+		switch {
+		case tt.name == "good" && err != nil:
+			t.Errorf("%s: %v", tt.name, err)
+		case tt.name != "good" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: error %v, want one about %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestMatchStack(t *testing.T) {
+	a := &Advisory{Stack: []OneOf{{"a", "b"}, {"c"}}}
+	tests := []struct {
+		stack, want string
+	}{
+		{"a c", "a c"},
+		{"x b y c z", "b c"},
+		{"c a", ""},
+		{"a", ""},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		if got := strings.Join(a.MatchStack(strings.Fields(tt.stack)), " "); got != tt.want {
+			t.Errorf("stack %q matched %q, want %q", tt.stack, got, tt.want)
+		}
+	}
+}
+
+// program is code for [Code]: functions at addresses, each a list of calls.
+type program map[string]struct {
+	addr  kernel.Addr
+	calls []string
+}
+
+const functionSize = 64
+
+func (p program) LookupAll(name string) ([]kernel.Symbol, error) {
+	f, ok := p[name]
+	if !ok {
+		return nil, kernel.ErrNoSymbol
+	}
+	return []kernel.Symbol{{Name: name, Addr: f.addr, Size: functionSize, Type: 't'}}, nil
+}
+
+func (p program) SymbolAt(addr kernel.Addr) (kernel.Symbol, uint64, bool) {
+	for name, f := range p {
+		if addr >= f.addr && addr < f.addr+functionSize {
+			return kernel.Symbol{Name: name, Addr: f.addr, Size: functionSize}, uint64(addr - f.addr), true
+		}
+	}
+	return kernel.Symbol{}, 0, false
+}
+
+// Slice assembles a function: endbr64, a byte that is no instruction, its calls,
+// the last of them as a jump, and int3 to its end.
+func (p program) Slice(addr kernel.Addr, n int) ([]byte, error) {
+	sym, _, _ := p.SymbolAt(addr)
+	code := []byte{0xf3, 0x0f, 0x1e, 0xfa, 0x06}
+	calls := p[sym.Name].calls
+	for i, c := range calls {
+		op := byte(0xe8)
+		if i == len(calls)-1 {
+			op = 0xe9
+		}
+		next := int64(addr) + int64(len(code)) + 5
+		code = binary.LittleEndian.AppendUint32(append(code, op), uint32(int64(p[c].addr)-next))
+	}
+	for len(code) < n {
+		code = append(code, 0xcc)
+	}
+	return code, nil
+}
+
+func TestCheckCode(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(a *Advisory) bool { return a.ID == "nf-queue-request-sock" })
+	a := all[i]
+	type functions = map[string][]string
+	tests := []struct {
+		name string
+		code functions
+		want State
+	}{
+		{"before the fix", functions{"nf_queue_entry_release_refs": {"dev_put", "sk_free"}, "nf_queue_entry_free": {"nf_queue_entry_release_refs", "kfree"}}, Exposed},
+		{"after the fix", functions{"nf_queue_entry_release_refs": {"sock_gen_put", "dev_put"}}, Fixed},
+		{"before, inlined", functions{"nf_queue_entry_free": {"sk_free", "kfree"}}, Exposed},
+		{"after, inlined", functions{"nf_queue_entry_free": {"sock_gen_put", "kfree"}}, Fixed},
+		{"told apart by hand", functions{"nf_queue_entry_release_refs": {"sock_gen_put", "sk_free"}}, Fixed},
+		{"other code", functions{"nf_queue_entry_release_refs": {"kfree"}}, Undecided},
+		{"no netfilter", functions{}, Undecided},
+	}
+	for _, tt := range tests {
+		p := program{}
+		add := func(name string, calls []string) {
+			if f, ok := p[name]; ok && f.calls != nil {
+				return
+			}
+			f := p[name]
+			if f.addr == 0 {
+				f.addr = 0xffffffff81000000 + kernel.Addr(functionSize*len(p))
+			}
+			f.calls = calls
+			p[name] = f
+		}
+		for name, calls := range tt.code {
+			add(name, calls)
+			for _, c := range calls {
+				add(c, nil)
+			}
+		}
+		v := a.CheckCode(p)
+		if v.State != tt.want {
+			t.Errorf("%s: %v (%s), want %v", tt.name, v.State, v.Reason, tt.want)
+		}
+		if (v.State != Undecided) != (v.Reason != "") {
+			t.Errorf("%s: %v with reason %q", tt.name, v.State, v.Reason)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("id: a\ntitle: t\nclass: bug\nfixed: [{commit: c, version: v}]\nstack: [[f]]\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if a, err := Parse(raw); err == nil {
+			a.MatchStack([]string{"f"})
+			a.Advice()
+		}
+	})
+}
