@@ -2,15 +2,16 @@ package vmcore
 
 import "sync/atomic"
 
-// defaultCacheBytes bounds the decompressed pages a Dump keeps.
-const defaultCacheBytes = 32 << 20
+// defaultCacheBytes bounds the decompressed pages a Dump keeps. The garbage
+// collector lets the heap grow to about twice that.
+const defaultCacheBytes = 16 << 20
 
 // cacheWays is the number of slots a page may be in.
 const cacheWays = 8
 
 // pageCache holds recently read pages. It is a set-associative array of
-// pointers and needs no lock: a page is immutable once it is in, two
-// goroutines that race to insert the same page both succeed, and an evicted page lives on
+// pointers and needs no lock: a page is immutable once it is in, two goroutines
+// that race to insert the same page both succeed, and an evicted page lives on
 // with whoever holds it.
 type pageCache struct {
 	sets []cacheSet // a power of two of them

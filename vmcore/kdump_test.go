@@ -316,6 +316,22 @@ func TestHostileDecompression(t *testing.T) {
 	}
 }
 
+func FuzzDecompress(f *testing.F) {
+	for _, codec := range codecs {
+		f.Add(compressPage(testPage(1), codec), codec)
+	}
+	f.Fuzz(func(t *testing.T, src []byte, flags uint32) {
+		// Room behind the page shows a write past its end.
+		buf := bytes.Repeat([]byte{0xa5}, pg+64)
+		if err := decompress(buf[:pg], src, flags); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(buf[pg:], bytes.Repeat([]byte{0xa5}, 64)) {
+			t.Fatalf("%s wrote past the page", codecName(flags))
+		}
+	})
+}
+
 // TestHostileHeader opens headers that claim the world. They must cost what
 // the file is worth.
 func TestHostileHeader(t *testing.T) {

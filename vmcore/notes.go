@@ -14,8 +14,8 @@ const (
 )
 
 // maxNotes is the most bytes of notes that are looked at. A CPU's share is
-// under 1 KiB; this is room for tens of thousands of them.
-const maxNotes = 64 << 20
+// under 1 KiB; this is room for more than 16 thousand of them.
+const maxNotes = 16 << 20
 
 // Note is one ELF note of the dump: kdump's sub header points to them, an ELF
 // dump has them in PT_NOTE.
