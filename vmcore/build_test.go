@@ -264,41 +264,6 @@ func someInfo(release string) string {
 		"OFFSET(uts_namespace.name)=4\nNUMBER(phys_base)=16777216\nSIZE(page)=64\nCRASHTIME=1700000000\n"
 }
 
-// flatRecord is a record of a flattened dump.
-type flatRecord struct {
-	off  int
-	data []byte
-}
-
-// flatten makes a flattened dump of records; with end, it ends as it should.
-func flatten(records []flatRecord, end bool) []byte {
-	be := binary.BigEndian
-	out := make([]byte, pg)
-	copy(out, flatSignature)
-	be.PutUint64(out[16:], 1)
-	be.PutUint64(out[24:], 1)
-	for _, r := range records {
-		out = be.AppendUint64(out, uint64(r.off))
-		out = be.AppendUint64(out, uint64(len(r.data)))
-		out = append(out, r.data...)
-	}
-	if end {
-		out = be.AppendUint64(out, ^uint64(0))
-		out = be.AppendUint64(out, ^uint64(0))
-	}
-	return out
-}
-
-// inRecords cuts a file into records of at most size bytes.
-func inRecords(file []byte, size int) (records []flatRecord) {
-	off := 0
-	for c := range slices.Chunk(file, size) {
-		records = append(records, flatRecord{off, c})
-		off += len(c)
-	}
-	return records
-}
-
 // elfSpec describes an ELF core.
 type elfSpec struct {
 	class, data byte   // ELFCLASS64 and ELFDATA2LSB if 0
