@@ -17,7 +17,8 @@ var psCommand = &command{
 	args:  "[PID | TASK | NAME]...",
 	max:   -1,
 	short: "list the tasks",
-	long: `List every thread, or those with the given PIDs, addresses of task_struct or names.
+	long: `List every thread, or those with the given PIDs, addresses of task_struct or names,
+by PID; the idle tasks of the CPUs are PID 0.
 '>' marks those that were running on a CPU. VSZ and RSS are in KiB, ? where the dump
 does not tell. Names of kernel threads stand in brackets.
 
@@ -48,6 +49,7 @@ inquest ps vmcore --json | jq '.tasks[] | select(.on_cpu)'`,
 			s.miss(err)
 			memory := newTaskMemory(k, tasks)
 			tasks = slices.DeleteFunc(tasks, func(t *kernel.Task) bool { return !pick.takes(t, args) })
+			slices.SortStableFunc(tasks, func(a, b *kernel.Task) int { return cmp.Compare(a.PID, b.PID) })
 			if len(tasks) == 0 && len(args) > 0 {
 				return fmt.Errorf("no task is %s", strings.Join(args, " or "))
 			}
@@ -188,6 +190,15 @@ func (m *taskMemory) counter(mm kernel.Object, i int) int64 {
 
 const kibPerPage = 4
 
+// parentOf returns the pid of a task's parent. An idle task has none, though init,
+// which started the other CPUs, stands as such in theirs.
+func parentOf(t *kernel.Task) int {
+	if t.Idle {
+		return 0
+	}
+	return t.PPID
+}
+
 func psText(s *session, tasks []*kernel.Task, memory *taskMemory) {
 	s.printf("%s\n", s.term.paint(bold, "      PID    PPID  CPU       TASK        ST  %MEM       VSZ       RSS  COMM"))
 	for _, t := range tasks {
@@ -203,7 +214,7 @@ func psText(s *session, tasks []*kernel.Task, memory *taskMemory) {
 		if t.OnCPU {
 			mark = ">"
 		}
-		line := fmt.Sprintf("%s %7d %7d %4d  %016x  %-2s %5.1f %9s %9s  %s", mark, t.PID, t.PPID, t.CPU, uint64(t.Addr), t.State,
+		line := fmt.Sprintf("%s %7d %7d %4d  %016x  %-2s %5.1f %9s %9s  %s", mark, t.PID, parentOf(t), t.CPU, uint64(t.Addr), t.State,
 			percent, mem.kib(mem.size), mem.kib(mem.resident), comm)
 		switch {
 		case t.OnCPU && !t.Idle:
@@ -233,7 +244,7 @@ func psJSON(s *session, tasks []*kernel.Task, memory *taskMemory) error {
 	list := []taskJSON{}
 	for _, t := range tasks {
 		mem := memory.of(t)
-		list = append(list, taskJSON{t.PID, t.TGID, t.PPID, t.CPU, hex(t.Addr), t.State, t.Comm, t.OnCPU, t.Kernel(), mem.size * kibPerPage, mem.resident * kibPerPage})
+		list = append(list, taskJSON{t.PID, t.TGID, parentOf(t), t.CPU, hex(t.Addr), t.State, t.Comm, t.OnCPU, t.Kernel(), mem.size * kibPerPage, mem.resident * kibPerPage})
 	}
 	return s.writeJSON(struct {
 		Tasks   []taskJSON `json:"tasks"`
