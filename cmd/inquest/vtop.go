@@ -134,6 +134,9 @@ func walk(k *kernel.Kernel, pt *x86.PageTable, arg string) (*walkJSON, error) {
 	for _, step := range steps {
 		w.Levels = append(w.Levels, stepJSON{step.Level, hex(step.Entry), hex(step.Value), pageFlags(step.Value)})
 	}
+	if len(w.Levels) > 0 {
+		w.Levels[0].Level = "PGD" // which stands for the P4D where there are four levels
+	}
 	if err != nil {
 		w.err, w.Error = err, err.Error()
 		return w, nil
