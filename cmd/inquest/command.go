@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -77,7 +78,11 @@ func (c *command) cobra(io stdio) *cobra.Command {
 		}
 		s := newSession(c, io, opts, append(paths, opts.parts...))
 		defer s.close()
-		return run(s, rest)
+		err := run(s, rest)
+		if usage := (usageError{}); err != nil && !errors.As(err, &usage) && s.dump != nil && s.dump.Incomplete {
+			err = fmt.Errorf("%w (this dump is incomplete)", err)
+		}
+		return err
 	}
 	return cmd
 }

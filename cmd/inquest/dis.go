@@ -1,28 +1,33 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"inquest/explain"
 	"inquest/kernel"
 	"inquest/kernel/x86"
 )
 
 var disCommand = &command{
 	name:  "dis",
-	args:  "FUNCTION | ADDRESS [COUNT]",
-	min:   1,
+	args:  "[FUNCTION | ADDRESS [COUNT]]",
 	max:   2,
 	short: "disassemble a function, or the code around an address",
 	long: `Disassemble a whole function; or, of an address, the code around it, with the
-instruction there marked; or COUNT instructions from there on. The code is that in the
-dump's memory: alternatives, static keys and ftrace sites as they were patched.
+instruction there marked; or COUNT instructions from there on. With no argument it
+is the code around the instruction that the last oops in the log names.
+
+The code is that in the dump's memory: alternatives, static keys and ftrace sites as they were patched.
 
 What a call or jump goes to and what a rip-relative operand means stand beside it.
 Bytes that are no known instruction are printed as .byte.`,
-	example: `inquest dis vmcore native_queued_spin_lock_slowpath
+	example: `inquest dis vmcore
+inquest dis vmcore native_queued_spin_lock_slowpath
 inquest dis vmcore ffffffffb036fcd3
 inquest dis vmcore -r delay_tsc+0x23
 inquest dis vmcore tcp_v4_rcv 20`,
@@ -38,6 +43,13 @@ inquest dis vmcore tcp_v4_rcv 20`,
 				return err
 			}
 			d.s, d.k = s, k
+			if len(args) == 0 {
+				rip, err := oopsRIP(k)
+				if err != nil {
+					return err
+				}
+				args = []string{rip}
+			}
 			at, err := parseAddr(k, args[0])
 			if err != nil {
 				return err
@@ -51,6 +63,25 @@ inquest dis vmcore tcp_v4_rcv 20`,
 			return d.run(at, count)
 		}
 	},
+}
+
+// oopsRIP returns where the last oops in the log was, as symbol+0xoffset.
+func oopsRIP(k *kernel.Kernel) (string, error) {
+	var log []kernel.Record
+	for rec, err := range k.Log() {
+		if err != nil {
+			break
+		}
+		log = append(log, rec)
+	}
+	events := explain.Events(log)
+	for _, e := range slices.Backward(events) {
+		if e.RIP != "" {
+			rip, _, _ := strings.Cut(e.RIP, "/")
+			return rip, nil
+		}
+	}
+	return "", errors.New("the log names no instruction: say which function or address")
 }
 
 const (
