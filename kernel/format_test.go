@@ -357,3 +357,37 @@ func BenchmarkFormatStruct(b *testing.B) {
 		v.Format(Style{})
 	}
 }
+
+// FuzzFormat prints the types of forged BTF, and objects of them.
+func FuzzFormat(f *testing.F) {
+	b, err := btf.NewBuilder([]btf.Type{sample, cList, cAtomic, cState}, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	raw, err := b.Marshal(nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	k, at := newMemoryKernel(f, make([]byte, 2*pageSize))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		set, err := parseBTF(raw, nil)
+		if err != nil {
+			return
+		}
+		for typ, err := range set.spec.All() {
+			if err != nil {
+				return
+			}
+			FormatType(typ, Style{})
+			v, err := k.ObjectOf(typ, at).Value()
+			if err != nil {
+				continue
+			}
+			v.Format(Style{})
+			if text, err := json.Marshal(v); err != nil {
+				t.Errorf("%s does not marshal: %v\n%s", TypeName(typ), err, text)
+			}
+		}
+	})
+}

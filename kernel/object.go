@@ -153,7 +153,8 @@ func (o Object) Index(i int) (Object, error) {
 	return Object{k: o.k, Addr: o.Addr + Addr(i*n), Type: a.Type}, nil
 }
 
-// Uint reads an integer, enum, pointer or bit-field as unsigned.
+// Uint reads an integer, enum, pointer or bit-field as unsigned. A struct or union
+// of 1, 2, 4 or 8 bytes is read as one: atomic_t, pte_t.
 func (o Object) Uint(path string) (uint64, error) {
 	m, err := o.Member(path)
 	if err != nil {
