@@ -6,9 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"inquest/kernel"
 	"inquest/kernel/x86"
-	"inquest/vmcore"
 )
 
 // badness is what is wrong with an address.
@@ -102,15 +100,4 @@ func errnoName(n uint64) string {
 		return "-" + name
 	}
 	return fmt.Sprintf("-%d", n)
-}
-
-// where describes memory that the dump may not hold.
-func (c *Case) where(addr kernel.Addr) string {
-	if name := c.Kernel.Name(addr); name != "" {
-		return name
-	}
-	if _, err := c.Kernel.U8(addr); errors.Is(err, vmcore.ErrExcluded) || errors.Is(err, vmcore.ErrAbsent) {
-		return "memory that is not in the dump"
-	}
-	return ""
 }

@@ -1,0 +1,26 @@
+# Everything here is a plain go command with its flags remembered.
+
+.PHONY: build test bench fuzz lint ci man
+
+build: ## one static binary, ./inquest
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o inquest ./cmd/inquest
+
+test: ## what the README promises
+	go test ./...
+
+bench: ## whole commands, then the packages; DUMP= and VMLINUX= choose others
+	go run ./internal/bench -flat -dump $(or $(DUMP),testdata/example.kdump) $(if $(VMLINUX),-vmlinux $(VMLINUX))
+	go test -run '^$$' -bench . -benchmem ./vmcore ./kernel ./stack
+
+FUZZTIME ?= 1m
+fuzz: ## every fuzz target, FUZZTIME each
+	.ci/fuzz $(FUZZTIME)
+
+lint:
+	.ci/lint
+
+man: build ## manual pages, into ./man
+	./inquest man man
+
+ci:
+	.ci/run
