@@ -163,7 +163,7 @@ func TestOddTypes(t *testing.T) {
 	r.add(0, btfArray, 0, 0, 9, 9, 0xffffffff)                                   // 8: more than 2^64 bytes
 	r.add(r.name("int"), btfInt, 0, 4, 32)                                       // 9
 	r.add(r.name("huge"), btfStruct, 2, 8, r.name("a"), 5, 0, r.name("b"), 6, 0) // 10
-	r.add(r.name("bits"), btfStruct|0x80, 1, 8, r.name("wide"), 9, 0xff000001) // 11: 255 bits from bit 1
+	r.add(r.name("bits"), btfStruct|0x80, 1, 8, r.name("wide"), 9, 0xff000001)   // 11: 255 bits from bit 1
 	set, err := parseBTF(r.bytes(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -22,8 +22,9 @@ const (
 )
 
 // Log iterates over the printk log, oldest first: the ring buffer of 5.10 and
-// later (kernel/printk/printk_ringbuffer.c), or the log_buf of older kernels. An
-// error is the last value.
+// later (kernel/printk/printk_ringbuffer.c), or the log_buf of older kernels. Text
+// that the dump lacks is left out of its record. An error is the last value. Where
+// VMCOREINFO describes the log, neither symbols nor types are needed.
 func (k *Kernel) Log() iter.Seq2[Record, error] {
 	if _, err := k.Symbol("prb"); err == nil {
 		return k.ringLog()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf/btf"
+
+	"inquest/vmcore"
 )
 
 // Options chooses between what kernels of different ages have.
@@ -213,7 +215,7 @@ func (k *Kernel) tasks(o Options) {
 	headAt, _ := Offset(head, name)
 	var b [8]byte
 	phys, _ := k.Phys(tree + headAt)
-	k.readPhys(b[:], phys)
+	k.ReadPhys(b[:], vmcore.PhysAddr(phys))
 	k.Write(n+off+headAt, b[:])
 	k.Symbol("init_pid_ns", 'D', n)
 

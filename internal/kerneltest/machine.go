@@ -156,7 +156,7 @@ func (m *Machine) mapAt(virt, phys, size, flags uint64) {
 			return
 		}
 		var b [8]byte
-		m.readPhys(b[:], entry)
+		m.ReadPhys(b[:], vmcore.PhysAddr(entry))
 		next := le.Uint64(b[:]) &^ m.EncryptMask & 0x000f_ffff_ffff_f000
 		if next == 0 {
 			next = m.newPage()
@@ -206,10 +206,12 @@ func (m *Machine) WritePhys(phys uint64, data []byte) {
 	copy(p[phys%pageSize:], data)
 }
 
-func (m *Machine) readPhys(b []byte, phys uint64) {
-	if p := m.pages[phys/pageSize]; p != nil {
+// ReadPhys reads what was stored, within one page.
+func (m *Machine) ReadPhys(b []byte, phys vmcore.PhysAddr) error {
+	if p := m.pages[uint64(phys)/pageSize]; p != nil {
 		copy(b, p[phys%pageSize:])
 	}
+	return nil
 }
 
 // Lose leaves the page at an address out of the dump.

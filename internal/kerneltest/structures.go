@@ -119,8 +119,8 @@ type Message struct {
 // and its layout into VMCOREINFO. Old messages are overwritten, as in the kernel.
 func (m *Machine) PrintkRing(descBits, dataBits uint, msgs ...Message) (rb uint64) {
 	const (
-		descSize, infoSize = 24, 88
-		finalized          = 2
+		descSize, infoSize  = 24, 88
+		finalized, reusable = 2, 3
 	)
 	count, size := uint64(1)<<descBits, uint64(1)<<dataBits
 	rb = m.Alloc(96, 8)
@@ -130,6 +130,7 @@ func (m *Machine) PrintkRing(descBits, dataBits uint, msgs ...Message) (rb uint6
 	const firstID = ^uint64(0)>>2 - 2 // ids wrap
 	mask := uint64(1<<62 - 1)
 	id, lpos := uint64(firstID), uint64(0)
+	begins := map[uint64]uint64{} // of the texts that are still there, by id
 	for _, msg := range msgs {
 		id = (id + 1) & mask
 		d, i := descs+id%count*descSize, infos+id%count*infoSize
@@ -140,6 +141,14 @@ func (m *Machine) PrintkRing(descBits, dataBits uint, msgs ...Message) (rb uint6
 			next, at = next&^(size-1)+blk, 0
 		}
 		lpos = next
+		for old, at := range begins {
+			if at+size < next {
+				m.Write64(descs+old%count*descSize, reusable<<62|old)
+				delete(begins, old)
+			}
+		}
+		begins[id] = begin
+		delete(begins, (id-count)&mask)
 		if msg.Text == "" {
 			begin, next = 3, 3
 		} else {
