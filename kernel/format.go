@@ -17,6 +17,7 @@ import (
 const (
 	maxElements     = 4096 // of one array
 	maxStringShown  = 200  // bytes behind a char pointer
+	maxItems        = 200  // numbers of an array that are printed
 	repeatThreshold = 10   // equal numbers in a row are counted from here on, as gdb does
 )
 
@@ -349,10 +350,20 @@ func (v Value) flat() bool {
 	return true
 }
 
-// items returns the elements of a flat array as text.
+// items returns the elements of a flat array as text, as many as gdb shows. Bytes
+// are in hexadecimal: nobody reads a hardware address in decimal.
 func (v Value) items(style Style) []string {
 	var items []string
+	if len(v.Parts) > 0 && v.Parts[0].kind == kindInt {
+		n, _ := btf.Sizeof(v.Parts[0].Type)
+		style.Hex = style.Hex || n == 1
+	}
+	shown := 0
 	for _, e := range v.Parts {
+		if len(items) >= maxItems {
+			return append(items, fmt.Sprintf("<%d more>", v.elements()-shown))
+		}
+		shown += e.Count
 		text := e.leaf(style)
 		if e.Count >= repeatThreshold {
 			items = append(items, fmt.Sprintf("%s <repeats %d times>", text, e.Count))
@@ -366,6 +377,15 @@ func (v Value) items(style Style) []string {
 		items = append(items, fmt.Sprintf("<%d more>", v.more))
 	}
 	return items
+}
+
+// elements is how many elements an array has.
+func (v Value) elements() int {
+	n := v.more
+	for _, e := range v.Parts {
+		n += e.Count
+	}
+	return n
 }
 
 // numbers fills lines with the elements of a flat array.

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -285,9 +286,10 @@ func TestFormatValue(t *testing.T) {
 		{"bad bool", cBool, []byte{0x40}, Style{}, "64\n"},
 		{"char", cChar, []byte{'a'}, Style{}, "97 'a'\n"},
 		{"repeats", array(cInt, 40), many, Style{}, "{0, 1, 0 <repeats 38 times>}\n"},
+		{"long", array(cShort, 500), ramp(500), Style{Width: 20000}, long500},
 		{"text", array(cChar, 12), []byte("ab\"\\\n\x01\x00c\x00\x00\x00\x00"), Style{}, `"ab\"\\\n\001\000c"` + "\n"},
 		{"bytes that are text", array(cU8, 8), []byte("eth0\x00\x00\x00\x00"), Style{}, "\"eth0\"\n"},
-		{"bytes that are none", array(cU8, 6), []byte{2, 0, 0x5e, 0, 0, 1}, Style{}, "{2, 0, 94, 0, 0, 1}\n"},
+		{"bytes that are none", array(cU8, 6), []byte{2, 0, 0x5e, 0, 0, 1}, Style{}, "{0x2, 0x0, 0x5e, 0x0, 0x0, 0x1}\n"},
 		{"an address in a number", cUlong, words(0xffff888000004000), Style{}, "0xffff888000004000\n"},
 		{"equal structs", array(cAtomic, 3), []byte{1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0}, Style{},
 			"{\n  [0] = { counter = 1 },\n  [1 ... 2] = { counter = 2 }\n}\n"},
@@ -299,6 +301,24 @@ func TestFormatValue(t *testing.T) {
 			}
 		})
 	}
+}
+
+// long500 is how an array of 500 numbers, each one more than the last, is printed.
+var long500 = func() string {
+	s := "{"
+	for i := range maxItems {
+		s += fmt.Sprintf("%d, ", i)
+	}
+	return s + "<300 more>}\n"
+}()
+
+// ramp is the memory of n short ints that count up.
+func ramp(n int) []byte {
+	var b []byte
+	for i := range n {
+		b = le.AppendUint16(b, uint16(i))
+	}
+	return b
 }
 
 func TestFormatCharPointer(t *testing.T) {

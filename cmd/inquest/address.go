@@ -139,7 +139,7 @@ func typeError(k *kernel.Kernel, name string, err error) error {
 // memberError adds the members that may have been meant: of the type, or of the
 // structs in it.
 func memberError(typ btf.Type, member string, err error) error {
-	if !errors.Is(err, kernel.ErrNoMember) {
+	if !errors.Is(err, kernel.ErrNoMember) || strings.Contains(member, "->") {
 		return err
 	}
 	const depth = 3
@@ -160,7 +160,7 @@ func memberError(typ btf.Type, member string, err error) error {
 		}
 	}
 	walk("", kernel.Fields(typ), depth)
-	last := member[strings.LastIndexAny(member, ".>")+1:]
+	last := member[strings.LastIndexByte(member, '.')+1:]
 	var found []string
 	for _, name := range closest(last, slices.Sorted(maps.Keys(paths))) {
 		found = append(found, paths[name])

@@ -23,13 +23,13 @@ var structCommand = &command{
 member in front, its size behind, and the holes between; or, with an address, the
 contents of the object there, COUNT of them in a row as an array has them.
 
-MEMBER limits it to some members. It is a path as C writes it, also through
-pointers and into arrays: sk_protinfo->x, skc_daddr, cpus_mask.bits[0].
+MEMBER limits it to some members. It is a path as C writes it, also into arrays and,
+given in quotes, through pointers: cpus_mask.bits[0], 'mm->pgd'.
 
 A symbol that lies in per-CPU data takes a CPU: runqueues:1.`,
 	example: `inquest struct vmcore list_head
 inquest struct vmcore tcp_request_sock -x
-inquest struct vmcore task_struct.comm,pid,mm->pgd ffff9d2b84c7a000
+inquest struct vmcore 'task_struct.comm,pid,mm->pgd' ffff9d2b84c7a000
 inquest struct vmcore sock.__sk_common -o ffff9d2b84c7a000
 inquest struct vmcore task_struct ffff9d2b84c7a588 -l task_struct.tasks
 inquest struct vmcore rq.curr runqueues:0`,
@@ -91,6 +91,9 @@ func (p *structPrinter) run(args []string) error {
 	}
 	zero := p.k.ObjectOf(typ, 0)
 	for _, m := range p.members {
+		if strings.HasSuffix(m, "-") {
+			return p.s.usagef("%s ends in a dash: put the argument in quotes, the shell took > for itself", m)
+		}
 		if !zero.Has(m) {
 			_, err := zero.Member(m)
 			return memberError(typ, m, err)

@@ -25,6 +25,9 @@ func closestOf(name string, names iter.Seq[string]) []string {
 		distance int
 	}
 	var best []match
+	if name == "" {
+		return nil
+	}
 	limit := 1 + len(name)/5
 	for n := range names {
 		if d := distance(name, n, limit); d <= limit && !slices.ContainsFunc(best, func(m match) bool { return m.name == n }) {
