@@ -29,9 +29,14 @@ const (
 	pagePhysMask = 0x000f_ffff_ffff_f000
 )
 
-// PhysReader is the memory that page tables live in.
+// PhysReader is the memory that page tables live in. One that also has a method
+// Page, as [vmcore.Dump] does, is asked for whole pages, which saves the copies.
 type PhysReader interface {
 	ReadPhys(p []byte, addr vmcore.PhysAddr) error
+}
+
+type pager interface {
+	Page(addr vmcore.PhysAddr) ([]byte, error)
 }
 
 // PageTable is one address space: the tables below one CR3.
@@ -95,16 +100,16 @@ func (t *PageTable) walk(va uint64, visit func(Step)) (Mapping, error) {
 	if t.FiveLevel {
 		first = 0
 	}
-	table := uint64(t.Root)
+	table := uint64(t.Root) &^ 0xfff
 	writable, noExec := uint64(PageWrite), uint64(0)
 	for i := first; i < len(levels); i++ {
 		l := levels[i]
 		entry := table + (va>>l.shift&511)*8
-		var b [8]byte
-		if err := t.Mem.ReadPhys(b[:], vmcore.PhysAddr(entry)); err != nil {
+		v, err := t.read(vmcore.PhysAddr(entry))
+		if err != nil {
 			return Mapping{}, fmt.Errorf("read %s entry of %#x: %w", l.name, va, err)
 		}
-		v := binary.LittleEndian.Uint64(b[:]) &^ t.EncryptMask
+		v &^= t.EncryptMask
 		if visit != nil {
 			visit(Step{l.name, vmcore.PhysAddr(entry), v})
 		}
@@ -127,4 +132,20 @@ func (t *PageTable) walk(va uint64, visit func(Step)) (Mapping, error) {
 		table = v & pagePhysMask
 	}
 	return Mapping{}, fmt.Errorf("%#x: %w", va, ErrNotMapped)
+}
+
+// read reads an entry, which lies within one page.
+func (t *PageTable) read(at vmcore.PhysAddr) (uint64, error) {
+	if p, ok := t.Mem.(pager); ok {
+		page, err := p.Page(at)
+		if err != nil {
+			return 0, err
+		}
+		return binary.LittleEndian.Uint64(page[int(at)&(len(page)-1):]), nil
+	}
+	var b [8]byte
+	if err := t.Mem.ReadPhys(b[:], at); err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
 }
