@@ -92,8 +92,11 @@ func ud1Len(code []byte) int {
 	modrm := code[n+2]
 	n += 3
 	mod, rm := modrm>>6, modrm&7
-	if mod != 3 && rm == 4 {
-		n++ // SIB
+	if mod != 3 && rm == 4 { // SIB, whose base may say no base as rm does
+		if n < len(code) {
+			rm = code[n] & 7
+		}
+		n++
 	}
 	switch {
 	case mod == 1:

@@ -42,7 +42,7 @@ func TestDecode(t *testing.T) {
 		{"7410", 2, "je 0xffffffff81000012", at + 0x12},
 		{"0f8400100000", 6, "je 0xffffffff81001006", at + 0x1006},
 		{"2ee800010000", 6, "", at + 0x106}, // a retpoline's call with a cs prefix
-		{"ffd0", 2, "callq *%rax", 0},
+		{"ffd0", 2, "call *%rax", 0},
 		{"3effe0", 3, "", 0}, // notrack jmp
 		{"f0480fb113", 5, "lock cmpxchg %rdx,(%rbx)", 0},
 		{"f3a4", 2, "rep movsb %ds:(%rsi),%es:(%rdi)", 0},

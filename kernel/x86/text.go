@@ -63,8 +63,9 @@ func mendGNU(text string) string {
 	if strings.HasPrefix(args, ",") {
 		args = "0x0" + args
 	}
-	if strings.HasSuffix(args, ",") {
+	if strings.HasSuffix(args, ",") || strings.HasSuffix(args, ":") {
 		args += "0x0"
 	}
+	args = strings.ReplaceAll(args, ":,", ":0x0,") // %gs:
 	return op + " " + strings.ReplaceAll(args, ",%riz)", ")")
 }
