@@ -73,10 +73,13 @@ func parseBTF(raw []byte, base *typeSet) (*typeSet, error) {
 		defer close(checked)
 		set.index, checkErr = checkBTF(raw, baseIndex)
 	}()
-	spec, err := loadSpec(raw, baseSpec)
+	spec, err := loadSpec(raw, baseSpec, true)
 	<-checked
 	if checkErr != nil {
 		return nil, checkErr
+	}
+	if set.index.elfData && base == nil {
+		spec, err = loadSpec(raw, nil, false)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -85,13 +88,17 @@ func parseBTF(raw []byte, base *typeSet) (*typeSet, error) {
 	return &set, nil
 }
 
-func loadSpec(raw []byte, base *btf.Spec) (spec *btf.Spec, err error) {
+// loadSpec has the library load BTF, the kernel's as if from an ELF file where told.
+func loadSpec(raw []byte, base *btf.Spec, asELF bool) (spec *btf.Spec, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
 	}()
-	if base == nil {
+	switch {
+	case base == nil && asELF:
+		return btf.LoadSpecFromReader(btfELF(raw))
+	case base == nil:
 		return btf.LoadSpecFromReader(bytes.NewReader(raw))
 	}
 	return btf.LoadSplitSpecFromReader(bytes.NewReader(raw), base)

@@ -53,7 +53,8 @@ type btfIndex struct {
 	vlens   []uint16 // members, parameters, values
 	names   []uint32 // offsets in the string section, which goes on from base's
 	strings []byte
-	depth   int // no type graph is deeper
+	depth   int  // no type graph is deeper
+	elfData bool // has a section that the library would complete from an ELF file
 }
 
 // btfSize returns the length that a BTF header claims.
@@ -221,6 +222,8 @@ func (c *btfChecker) walk() error {
 				ref(le.Uint32(parts[4:]))
 			}
 		case btfDatasec:
+			section, _ := c.stringAt(nameOff)
+			c.elfData = c.elfData || refTo == 0 || string(section) == ".ksyms" || string(section) == ".kconfig"
 			for ; len(parts) > 0; parts = parts[12:] {
 				ref(le.Uint32(parts))
 			}

@@ -270,6 +270,34 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// Sections of data that the library would complete from an ELF file's are left alone.
+func TestDataSections(t *testing.T) {
+	for _, name := range []string{".data..percpu", ".ksyms", ".kconfig"} {
+		for _, size := range []uint32{0, 8} {
+			var r rawTypes
+			r.add(r.name("int"), btfInt, 0, 4, 32)
+			r.add(r.name("f"), btfFunc, 0, 3)
+			r.add(0, btfFuncProto, 0, 1)
+			r.add(r.name("v"), btfVar, 0, 1, 0)
+			r.add(r.name(name), btfDatasec, 2, size, 4, 0, 4, 2, 0, 4)
+			set, err := parseBTF(r.bytes(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, err := range set.spec.All() {
+				if err != nil {
+					t.Errorf("%s of %d bytes: %v", name, size, err)
+				}
+				n++
+			}
+			if n != 5 && n != 6 { // with void or without
+				t.Errorf("%s of %d bytes: %d types", name, size, n)
+			}
+		}
+	}
+}
+
 // Without KALLSYMS_ALL the section is found by its header.
 func TestFindBTF(t *testing.T) {
 	m := kerneltest.New()
