@@ -26,6 +26,15 @@ const (
 // that the dump lacks is left out of its record. An error is the last value. Where
 // VMCOREINFO describes the log, neither symbols nor types are needed.
 func (k *Kernel) Log() iter.Seq2[Record, error] {
+	if k.info != nil {
+		// The one that VMCOREINFO names: looking for the other would load all symbols.
+		if _, ok := k.info.Symbol("prb"); ok {
+			return k.ringLog()
+		}
+		if _, ok := k.info.Symbol("log_buf"); ok {
+			return k.bufLog()
+		}
+	}
 	if _, err := k.Symbol("prb"); err == nil {
 		return k.ringLog()
 	}

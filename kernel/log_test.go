@@ -146,6 +146,22 @@ func TestBufLogDamaged(t *testing.T) {
 	}
 }
 
+// VMCOREINFO is enough: no symbols, no types.
+func TestLogByInfo(t *testing.T) {
+	for name, write := range map[string]func(m *kerneltest.Machine){
+		"ring": func(m *kerneltest.Machine) { m.PrintkRing(4, 11, messages(5)...) },
+		"buf":  func(m *kerneltest.Machine) { m.LogBuf(1024, true, messages(5)...) },
+	} {
+		m := kerneltest.New()
+		m.NoSymbols = true
+		write(m)
+		got, err := collect(open(t, m).Log())
+		if len(got) != 5 || err != nil {
+			t.Errorf("%s: %d messages, %v", name, len(got), err)
+		}
+	}
+}
+
 func TestNoLog(t *testing.T) {
 	if _, err := collect(open(t, kerneltest.New()).Log()); !errors.Is(err, ErrNoSymbol) {
 		t.Errorf("%v", err)

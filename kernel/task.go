@@ -220,6 +220,7 @@ func (k *Kernel) processes(add func(Addr) error) error {
 			first = err
 		}
 	}
+	signals := map[Addr]bool{} // forged processes could share one, with all its threads
 	for leader, err := range leaders {
 		if err != nil {
 			keep(err)
@@ -233,6 +234,10 @@ func (k *Kernel) processes(add func(Addr) error) error {
 			keep(err)
 			continue
 		}
+		if signals[threads] {
+			continue
+		}
+		signals[threads] = true
 		signal, err := k.Object("signal_struct", threads)
 		if err != nil {
 			keep(err)
