@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 
 	"inquest/kernel/x86"
@@ -27,13 +28,17 @@ type Layout struct {
 }
 
 // findLayout takes the layout from VMCOREINFO, else from the page table that a
-// CPU ran on.
+// CPU ran on. VMCOREINFO may be another kernel's, if it was found in memory: then
+// what it says is the page table maps nothing.
 func findLayout(d *vmcore.Dump, info *vmcore.VMCoreInfo) (Layout, error) {
 	var l Layout
+	var infoErr error = ErrNotKernel
 	if info != nil {
-		var err error
-		if l, err = layoutFromInfo(d, info); err == nil {
-			return l, nil
+		if l, infoErr = layoutFromInfo(info); infoErr == nil {
+			pt := x86.PageTable{Mem: d, Root: l.PageTable, FiveLevel: l.FiveLevel, EncryptMask: l.EncryptMask}
+			if _, err := pt.Walk(uint64(l.Text)); !errors.Is(err, x86.ErrNotMapped) {
+				return l, nil
+			}
 		}
 	}
 	for _, cpu := range d.CPUs[:min(len(d.CPUs), maxCR3)] {
@@ -44,12 +49,12 @@ func findLayout(d *vmcore.Dump, info *vmcore.VMCoreInfo) (Layout, error) {
 			return l, nil
 		}
 	}
-	return l, ErrNotKernel
+	return l, infoErr
 }
 
 // layoutFromInfo uses what arch_crash_save_vmcoreinfo() writes
 // (arch/x86/kernel/vmcore_info_64.c, before 6.9 machine_kexec_64.c).
-func layoutFromInfo(d *vmcore.Dump, info *vmcore.VMCoreInfo) (Layout, error) {
+func layoutFromInfo(info *vmcore.VMCoreInfo) (Layout, error) {
 	l := Layout{Source: "VMCOREINFO"}
 	phys, ok := info.Number("phys_base")
 	if !ok {

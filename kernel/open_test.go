@@ -26,6 +26,7 @@ func TestOpen(t *testing.T) {
 		source string
 	}{
 		{"4 levels", func(m *kerneltest.Kernel) {}, "VMCOREINFO"},
+		{"VMCOREINFO of another kernel", func(m *kerneltest.Kernel) { m.OtherInfo = true; m.CPU(0, 0, 0) }, "CR3 of CPU 0"},
 		{"from CR3", func(m *kerneltest.Kernel) { m.NoInfo = true; m.CPU(0, 0, 0) }, "CR3 of CPU 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -36,7 +37,7 @@ func TestOpen(t *testing.T) {
 				KASLROffset: m.KASLR, PhysBase: m.PhysBase(), Text: Addr(m.Text()),
 				PageTable: vmcore.PhysAddr(m.Root()), FiveLevel: m.FiveLevel, Source: tt.source,
 			}
-			if m.NoInfo {
+			if m.NoInfo || m.OtherInfo {
 				want.KASLROffset = 0
 			}
 			if k.Layout != want {

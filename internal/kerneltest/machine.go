@@ -42,6 +42,7 @@ type Machine struct {
 	Missing     map[uint64]bool // pages, by physical address, that the dump lacks
 	NoInfo      bool            // leave VMCOREINFO out
 	NoSymbols   bool            // leave the symbol tables out
+	OtherInfo   bool            // VMCOREINFO speaks of page tables that are none
 
 	pages   map[uint64]*[pageSize]byte // by page number
 	areas   []area
@@ -336,6 +337,11 @@ func (m *Machine) build() {
 	if !m.NoSymbols {
 		m.writeKallsyms()
 	}
+	root := m.root
+	if m.OtherInfo {
+		root = imagePhys // text
+		m.WritePhys(root, nil)
+	}
 	five := 0
 	if m.FiveLevel {
 		five = 1
@@ -345,7 +351,7 @@ func (m *Machine) build() {
 		"BUILD-ID=00112233445566778899aabbccddeeff00112233",
 		"PAGESIZE=4096",
 		fmt.Sprintf("SYMBOL(_stext)=%x", m.Text()),
-		fmt.Sprintf("SYMBOL(swapper_pg_dir)=%x", m.root-m.PhysBase()+StartKernelMap),
+		fmt.Sprintf("SYMBOL(swapper_pg_dir)=%x", root-m.PhysBase()+StartKernelMap),
 		fmt.Sprintf("NUMBER(phys_base)=%d", int64(m.PhysBase())),
 		fmt.Sprintf("NUMBER(pgtable_l5_enabled)=%d", five),
 		fmt.Sprintf("KERNELOFFSET=%x", m.KASLR),
