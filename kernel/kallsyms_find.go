@@ -122,6 +122,7 @@ func (m *image) isBase(a Addr) bool {
 // index behind it, which must agree.
 func (m *image) tokenTable(digitsAt Addr) (table, index Addr, ok bool) {
 	const before, after = 8192, 8192
+	m.left -= (before + after) / 8
 	buf := m.read(digitsAt-before, before+after)
 	// The string for '0' is number 0x30 of 256; each ends in a NUL.
 	start := before

@@ -211,3 +211,20 @@ func ExampleKernel_Name() {
 	fmt.Println(k.Name(0xffffffffc0000110))
 	// Output: widget_open+0x10 [widget]
 }
+
+// An image full of what looks like the beginning of tables is given up on.
+func TestFindTablesGivesUp(t *testing.T) {
+	m := kerneltest.New()
+	m.NoSymbols = true
+	var table []byte
+	for i := range 256 {
+		table = append(table, byte(max(i, 1)), 0)
+	}
+	for range 2000 {
+		m.Put(table)
+	}
+	k := open(t, m)
+	if _, err := k.Symbols(); !errors.Is(err, ErrNoSymbol) {
+		t.Errorf("%v", err)
+	}
+}
