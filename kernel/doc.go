@@ -3,7 +3,11 @@
 //
 // Start with [Open], then ask: [Kernel.Lookup] and [Kernel.SymbolAt] for symbols,
 // [Kernel.Object] for a typed object whose members are read by name,
-// [Kernel.Tasks], [Kernel.Modules], [Kernel.Log].
+// [Kernel.Tasks], [Kernel.Modules], [Kernel.Log]. [Kernel.List], [Kernel.RBTree],
+// [Kernel.XArray] and [Kernel.IDR] walk the kernel's own structures.
+//
+// Symbols need no types and the log needs neither, so a kernel without BTF (before
+// 5.2) still has both; what is read by member name then fails with [ErrNoBTF].
 //
 // Which members a struct has, not a version number, decides which way a kernel is
 // read: distributions backport. Everything that a dump claims is checked: walks are

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -200,16 +199,6 @@ func TestTokenHash(t *testing.T) {
 			t.Errorf("%s: hash %#x of %d, want %#x of %d", full, h, chars, want, len(full))
 		}
 	}
-}
-
-func ExampleKernel_Name() {
-	k, err := Open(kerneltest.Linux(kerneltest.Options{}).Dump())
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(k.Name(0xffffffffc0000110))
-	// Output: widget_open+0x10 [widget]
 }
 
 // An image full of what looks like the beginning of tables is given up on.
