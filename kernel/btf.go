@@ -298,7 +298,7 @@ func (t *Types) Func(name, module string) (*btf.FuncProto, error) {
 	if s == nil {
 		return nil, fmt.Errorf("%s in %s: %w", name, module, ErrNoType)
 	}
-	for _, id := range s.index.find(name, btfFunc) {
+	for _, id := range s.index.function(name) {
 		typ, err := t.resolve(s, id)
 		if err != nil {
 			continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -55,6 +56,9 @@ type btfIndex struct {
 	strings []byte
 	depth   int  // no type graph is deeper
 	elfData bool // has a section that the library would complete from an ELF file
+
+	functionsOnce sync.Once
+	functions     *functions
 }
 
 // btfSize returns the length that a BTF header claims.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"inquest/kernel/x86"
 	"inquest/vmcore"
@@ -40,8 +41,11 @@ type Kernel struct {
 	symbols func() (*Symbols, error)
 	types   func() (*Types, error)
 	modules func() ([]*Module, error)
+	placed  func() []placedRange // by address
+	symRoom atomic.Int64         // what is left of maxModuleSymBytes
 	percpu  func() ([]uint64, error)
 	paths   sync.Map // pathKey -> *path
+	bugState
 }
 
 // Open finds the kernel in a dump: where it was loaded and which page tables it
@@ -71,6 +75,8 @@ func Open(d *vmcore.Dump) (*Kernel, error) {
 	k.symbols = sync.OnceValues(k.loadSymbols)
 	k.types = sync.OnceValues(k.loadTypes)
 	k.modules = sync.OnceValues(k.loadModules)
+	k.placed = sync.OnceValue(k.placeModules)
+	k.symRoom.Store(maxModuleSymBytes)
 	k.percpu = sync.OnceValues(k.loadPerCPU)
 	return k, nil
 }

@@ -14,6 +14,8 @@ const (
 	modulesVAddr  = 0xffffffffa0000000 // MODULES_VADDR without RANDOMIZE_BASE, the lowest it can be
 	elfSymSize    = 24                 // Elf64_Sym
 	maxModuleSyms = 1 << 20
+	// maxModuleSymBytes bounds the symbols of all modules together, names and all.
+	maxModuleSymBytes = 256 << 20
 )
 
 // Module is a loaded kernel module.
@@ -26,6 +28,7 @@ type Module struct {
 	Ranges []ModuleRange
 
 	symbols func() []Symbol // by address
+	bugState
 }
 
 // ModuleRange is one piece of a module's memory.
@@ -44,13 +47,30 @@ func (k *Kernel) ModuleAt(addr Addr) *Module {
 	if addr < modulesVAddr {
 		return nil
 	}
+	placed := k.placed()
+	i := sort.Search(len(placed), func(i int) bool { return placed[i].Base > addr })
+	if i == 0 || uint64(addr-placed[i-1].Base) >= placed[i-1].Size {
+		return nil
+	}
+	return placed[i-1].module
+}
+
+// placedRange is a piece of some module's memory.
+type placedRange struct {
+	ModuleRange
+	module *Module
+}
+
+func (k *Kernel) placeModules() []placedRange {
+	var placed []placedRange
 	mods, _ := k.modules()
 	for _, m := range mods {
-		if m.rangeOf(addr) != nil {
-			return m
+		for _, r := range m.Ranges {
+			placed = append(placed, placedRange{r, m})
 		}
 	}
-	return nil
+	slices.SortStableFunc(placed, func(a, b placedRange) int { return cmp.Compare(a.Base, b.Base) })
+	return placed
 }
 
 // loadModules walks the list `modules`. What could be read comes with the error.
@@ -182,6 +202,9 @@ func (m *Module) loadSymbols() []Symbol {
 		name, err := m.k.CString(names+Addr(le.Uint32(raw)), maxNameLen)
 		if err != nil || name == "" || name[0] == '$' {
 			continue
+		}
+		if m.k.symRoom.Add(-int64(elfSymSize+len(name))) < 0 {
+			break
 		}
 		s := Symbol{Name: name, Addr: value, Size: size, Type: raw[4], Module: m.Name}
 		switch {

@@ -111,3 +111,22 @@ func (k *Kernel) Text(addr Addr) bool {
 	sym, _, ok := k.SymbolAt(addr)
 	return ok && sym.IsCode()
 }
+
+// LookupIn returns the symbols of that name in one module, or in the kernel itself
+// when module is "".
+func (k *Kernel) LookupIn(module, name string) []Symbol {
+	if module == "" {
+		s, err := k.symbols()
+		if err != nil {
+			return nil
+		}
+		return s.Lookup(name)
+	}
+	mods, _ := k.modules()
+	for _, m := range mods {
+		if m.Name == module {
+			return m.lookup(name)
+		}
+	}
+	return nil
+}

@@ -53,6 +53,37 @@ type StackFrame struct {
 	Guess     bool           `json:"guess,omitempty"`
 	Exception bool           `json:"exception,omitempty"`
 	Registers map[string]hex `json:"registers,omitempty"`
+	Args      []Argument     `json:"args,omitempty"`
+	TailCalls []TailCall     `json:"tail_calls,omitempty"`
+}
+
+// Argument is a parameter of a frame's function; its value is null where unknown.
+type Argument struct {
+	Name  string `json:"name"`
+	Type  string `json:"type"`
+	Value *hex   `json:"value"`
+	From  string `json:"from"`
+}
+
+// TailCall is a function between a frame and its caller that a jump replaced.
+type TailCall struct {
+	Symbol string     `json:"symbol"`
+	Module string     `json:"module"`
+	OneOf  bool       `json:"one_of_several,omitempty"`
+	Args   []Argument `json:"args,omitempty"`
+}
+
+func argumentList(args []stack.Arg) []Argument {
+	var out []Argument
+	for _, a := range args {
+		arg := Argument{Name: a.Name, Type: a.Type, From: a.From}
+		if a.Known {
+			v := hex(a.Value)
+			arg.Value = &v
+		}
+		out = append(out, arg)
+	}
+	return out
 }
 
 // StacksJSON puts stacks into the shape of `bt --json`.
@@ -80,6 +111,10 @@ func taskStack(t *stack.Trace) TaskStack {
 		}
 		if f.RegsAt != 0 || f.Exact && i == 0 {
 			sf.Registers = registerMap(&f.Regs)
+		}
+		sf.Args = argumentList(f.Args)
+		for _, tail := range f.Tail {
+			sf.TailCalls = append(sf.TailCalls, TailCall{tail.Symbol.Name, tail.Symbol.Module, tail.OneOf, argumentList(tail.Args)})
 		}
 		ts.Frames = append(ts.Frames, sf)
 	}

@@ -21,6 +21,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 		if f.RegsAt != 0 {
 			fmt.Fprintf(w, "    [exception RIP: %s]\n", s.paint(red, f.Name()))
 			registers(w, &f.Regs)
+			arguments(w, f.Args, s)
 			continue
 		}
 		mark := ""
@@ -30,6 +31,15 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 		fmt.Fprintf(w, "%3s [%016x] %s%s at %x\n", fmt.Sprintf("#%d", n), uint64(f.SP), mark, s.paint(cyan, frameName(f)), uint64(f.PC))
 		if f.Exact && i == 0 && t.Running {
 			registers(w, &f.Regs)
+		}
+		arguments(w, f.Args, s)
+		for _, tail := range f.Tail {
+			note := "left by a tail call"
+			if tail.OneOf {
+				note = "left by a tail call; there are other ways"
+			}
+			fmt.Fprintf(w, "    [%s: %s]\n", s.paint(cyan, clean(tail.Symbol.Name)), note)
+			arguments(w, tail.Args, s)
 		}
 		n++
 	}
@@ -42,6 +52,28 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 	if !t.Reliable {
 		fmt.Fprintf(w, "    %s\n", s.paint(red, "not reliable: "+t.Problem))
 	}
+}
+
+// arguments writes parameters, once they have been looked for.
+func arguments(w io.Writer, args []stack.Arg, s Style) {
+	for _, a := range args {
+		if !a.Known {
+			fmt.Fprintf(w, "        %s: unknown\n", clean(declare(a)))
+			continue
+		}
+		fmt.Fprintf(w, "        %s = %#x  %s\n", clean(declare(a)), a.Value, s.paint(dim, "("+clean(a.From)+")"))
+	}
+}
+
+// declare writes a parameter as C does.
+func declare(a stack.Arg) string {
+	switch {
+	case a.Type == "":
+		return a.Name
+	case strings.HasSuffix(a.Type, "*"):
+		return a.Type + a.Name
+	}
+	return a.Type + " " + a.Name
 }
 
 // frameName is a frame's function as crash prints it, with the offset, which crash

@@ -1,174 +1,272 @@
 package stack
 
 import (
-	"errors"
 	"fmt"
+	"strings"
+	"sync"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/arch/x86/x86asm"
 
+	"inquest/kernel"
 	"inquest/kernel/x86"
 )
 
 const maxFunction = 64 << 10
 
-var errNoFrame = errors.New("the code does not tell the frame")
+// code is the machine code of one function as it lies in memory, patched as it was:
+// its body, and the cold part that the compiler split off.
+type code struct {
+	k     *kernel.Kernel
+	name  string // without the suffix of a cold part
+	entry uint64
+	parts []part
+	flow  func() (*flow, error)
+	proto func() (*btf.FuncProto, error)
+	tails func() []uint64
+}
+
+type part struct {
+	start uint64
+	bytes []byte
+}
+
+// newCode makes code of parts, the first of which begins with the entry.
+func newCode(k *kernel.Kernel, name string, parts ...part) *code {
+	c := &code{k: k, name: name, entry: parts[0].start, parts: parts}
+	c.flow = sync.OnceValues(func() (*flow, error) { return follow(c) })
+	c.proto = sync.OnceValues(func() (*btf.FuncProto, error) { return prototype(k, name, kernel.Addr(c.entry)) })
+	c.tails = sync.OnceValue(c.tailTargets)
+	return c
+}
+
+// codeAt returns the function that pc is in.
+func (u *Unwinder) codeAt(pc kernel.Addr) (*code, error) {
+	sym, _, ok := u.k.SymbolAt(pc)
+	if !ok || !sym.IsCode() {
+		return nil, fmt.Errorf("%v is in no function: %w", pc, errFlow)
+	}
+	name, _, cold := cutCold(sym.Name)
+	body := sym
+	if cold {
+		all := u.k.LookupIn(sym.Module, name)
+		if len(all) != 1 {
+			return nil, fmt.Errorf("%s: its hot part cannot be told: %w", sym.Name, errFlow)
+		}
+		body = all[0]
+	}
+	if c, ok := u.codes.Load(body.Addr); ok {
+		return c.(*code), nil
+	}
+	syms := []kernel.Symbol{body}
+	if cold {
+		syms = append(syms, sym)
+	} else if all := u.k.LookupIn(sym.Module, name+".cold"); len(all) == 1 {
+		syms = append(syms, all[0])
+	}
+	var parts []part
+	for _, s := range syms {
+		if s.Size == 0 || s.Size > maxFunction {
+			return nil, fmt.Errorf("%s is %d bytes long: %w", s.Name, s.Size, errFlow)
+		}
+		p := part{uint64(s.Addr), make([]byte, s.Size)}
+		if err := u.k.Read(p.bytes, s.Addr); err != nil {
+			return nil, fmt.Errorf("read %s: %w", s.Name, err)
+		}
+		parts = append(parts, p)
+	}
+	c, _ := u.codes.LoadOrStore(body.Addr, newCode(u.k, name, parts...))
+	return c.(*code), nil
+}
+
+// cutCold splits "name.cold" and "name.cold.7" (GCC 8 and older).
+func cutCold(symbol string) (name, rest string, cold bool) {
+	return strings.Cut(symbol, ".cold")
+}
+
+// within returns the bytes from an address to the end of its part; nil outside.
+func (c *code) within(at uint64) []byte {
+	for _, p := range c.parts {
+		if at >= p.start && at-p.start < uint64(len(p.bytes)) {
+			return p.bytes[at-p.start:]
+		}
+	}
+	return nil
+}
+
+func (c *code) decode(at uint64) (x86.Insn, error) {
+	b := c.within(at)
+	if b == nil {
+		return x86.Insn{}, fmt.Errorf("%#x is outside of %s", at, c.name)
+	}
+	return x86.Decode(b, at)
+}
+
+// successors returns where control goes from an instruction: to the next one, and
+// to targets within the function.
+func (c *code) successors(insn x86.Insn) (next bool, targets []uint64, err error) {
+	if !insn.Known() {
+		switch insn.Text(nil) {
+		case "ud1", "udb":
+			return c.warns(insn), nil, nil
+		}
+		return true, nil, nil
+	}
+	target, direct := insn.Target()
+	switch insn.Op {
+	case x86asm.RET, x86asm.LRET, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.SYSRET, x86asm.SYSEXIT, x86asm.HLT:
+		return insn.Op == x86asm.HLT, nil, nil
+	case x86asm.UD2, x86asm.UD1:
+		return c.warns(insn), nil, nil
+	case x86asm.INT:
+		return insn.Args[0] != x86asm.Imm(3), nil, nil
+	case x86asm.CALL:
+		return !(direct && c.noreturn(target)), nil, nil
+	case x86asm.JMP:
+		if direct {
+			if c.within(target) == nil {
+				return false, nil, nil // a tail call
+			}
+			return false, []uint64{target}, nil
+		}
+		if _, table := insn.Args[0].(x86asm.Mem); table && insn.Args[0].(x86asm.Mem).Index != 0 {
+			targets, err := c.jumpTable(insn)
+			return false, targets, err
+		}
+		return false, nil, nil // a tail call through a pointer
+	}
+	if direct { // a conditional jump
+		if c.within(target) != nil {
+			return true, []uint64{target}, nil
+		}
+	}
+	return true, nil, nil
+}
+
+// warns reports whether a trap is a WARN(), behind which the code goes on; behind a
+// BUG() it does not.
+func (c *code) warns(insn x86.Insn) bool { return c.k != nil && c.k.Warns(kernel.Addr(insn.Addr)) }
+
+// jumpTable reads the targets of `jmp *table(,%reg,8)`: the kernel has such tables
+// where it is built without retpolines. How long one is, is not said; it ends with
+// the first entry that does not point into the function.
+func (c *code) jumpTable(insn x86.Insn) ([]uint64, error) {
+	m := insn.Args[0].(x86asm.Mem)
+	if c.k == nil || m.Scale != 8 || m.Base != 0 {
+		return nil, fmt.Errorf("indirect jump at %#x: %w", insn.Addr, errFlow)
+	}
+	var targets []uint64
+	const most = 1024
+	for i := range uint64(most) {
+		t, err := c.k.U64(kernel.Addr(uint64(m.Disp) + 8*i))
+		if err != nil || c.within(t) == nil {
+			break
+		}
+		targets = append(targets, t)
+	}
+	if len(targets) == 0 {
+		return nil, fmt.Errorf("jump table at %#x: %w", uint64(m.Disp), errFlow)
+	}
+	return targets, nil
+}
+
+// noReturn are functions that never come back (objtool's noreturns.h has the list).
+var noReturn = map[string]bool{
+	"__stack_chk_fail": true, "panic": true, "vpanic": true, "do_exit": true, "do_group_exit": true, "make_task_dead": true,
+	"__fortify_panic": true, "fortify_panic": true, "usercopy_abort": true, "rewind_stack_and_make_dead": true,
+	"rewind_stack_do_exit": true, "__module_put_and_kthread_exit": true, "kthread_exit": true, "kthread_complete_and_exit": true,
+	"__module_put_and_exit": true, "complete_and_exit": true, "stop_this_cpu": true, "machine_real_restart": true,
+	"nmi_panic_self_stop": true, "panic_smp_self_stop": true, "cpu_startup_entry": true, "__ubsan_handle_builtin_unreachable": true,
+	"ex_handler_msr_mce": true, "hlt_play_dead": true, "arch_cpu_idle_dead": true, "sev_es_terminate": true, "snp_abort": true,
+	"mce_panic": true, "x86_64_start_reservations": true, "start_kernel": true,
+}
+
+func (c *code) noreturn(target uint64) bool { return noReturn[c.symbol(target)] }
+
+// transparent reports whether a call leaves all registers as they are: ftrace's at
+// the entry, and the preemption thunks.
+func (c *code) transparent(insn x86.Insn) bool {
+	if insn.Addr-c.entry <= 4 {
+		return true // __fentry__, or the trampoline that ftrace put in its place
+	}
+	target, ok := insn.Target()
+	if !ok {
+		return false
+	}
+	switch c.symbol(target) {
+	case "__fentry__", "preempt_schedule_thunk", "preempt_schedule_notrace_thunk", "___preempt_schedule", "___preempt_schedule_notrace":
+		return true
+	}
+	return false
+}
+
+// symbol names the function that begins at an address, "" when none does.
+func (c *code) symbol(at uint64) string {
+	if c.k == nil {
+		return ""
+	}
+	sym, off, ok := c.k.SymbolAt(kernel.Addr(at))
+	if !ok || off != 0 {
+		return ""
+	}
+	return sym.Name
+}
+
+// after returns what is known at pc, where a call has returned or will: the state
+// behind the call, and the one in front of it.
+func (f *flow) after(pc uint64) (behind, before *locations, call x86.Insn, err error) {
+	call, ok := f.callBefore(pc)
+	if !ok {
+		return nil, nil, call, fmt.Errorf("no call before %#x: %w", pc, errFlow)
+	}
+	if before, err = f.at(call.Addr); err != nil {
+		return nil, nil, call, err
+	}
+	behind = before.clone()
+	f.run(behind, call)
+	return behind, before, call, nil
+}
 
 // stepCode goes one frame outwards by the function's own code, for functions that
 // the kernel excludes from its ORC tables (STACK_FRAME_NON_STANDARD), such as
 // __crash_kexec, in which every panic with kdump ends.
 func (u *Unwinder) stepCode(s state) (state, error) {
-	sym, _, ok := u.k.SymbolAt(lookupPC(s))
-	if !ok || !sym.IsCode() || sym.Size == 0 || sym.Size > maxFunction {
-		return s, errNoFrame
-	}
-	code := make([]byte, sym.Size)
-	if err := u.k.Read(code, sym.Addr); err != nil {
+	c, err := u.codeAt(lookupPC(s))
+	if err != nil {
 		return s, err
 	}
-	f, err := frameAt(code, uint64(sym.Addr), uint64(s.pc))
+	f, err := c.flow()
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", sym.Name, err)
+		return s, err
 	}
-	e := orcEntry{spReg: orcSP, spOffset: int64(f.depth) + 8, typ: typeCall}
-	if f.based {
-		e.spReg, e.spOffset = orcBP, int64(f.base)+8
+	var l *locations
+	if s.exact {
+		l, err = f.at(uint64(s.pc))
+	} else {
+		l, _, _, err = f.after(uint64(s.pc))
 	}
-	if f.savedBP != 0 {
-		e.bpReg, e.bpOffset = orcPrevSP, -8-int64(f.savedBP)
+	if err != nil {
+		return s, err
+	}
+	e := orcEntry{typ: typeCall}
+	switch sp, bp := l.regs[rsp], l.regs[rbp]; {
+	case sp.root.kind == rootCFA && sp.bits == 64:
+		e.spReg, e.spOffset = orcSP, -sp.off
+	case bp.root.kind == rootCFA && bp.bits == 64:
+		e.spReg, e.spOffset = orcBP, -bp.off
+	default:
+		return s, fmt.Errorf("%s: the stack pointer is lost: %w", c.name, errFlow)
+	}
+	if l.regs[rbp] != entryValue(rbp) {
+		for _, slot := range l.slots {
+			if slot.val == entryValue(rbp) {
+				e.bpReg, e.bpOffset = orcPrevSP, slot.off
+			}
+		}
 	}
 	next, err := u.pop(s, e)
 	if err == nil && !u.returnAddress(next.pc) {
-		err = fmt.Errorf("%v is behind no call: %w", next.pc, errNoFrame)
+		err = fmt.Errorf("%v is behind no call: %w", next.pc, errFlow)
 	}
 	return next, err
-}
-
-// frame is what a function has done to its stack, in bytes from the return address.
-type frame struct {
-	depth   int  // pushed or reserved below the return address
-	lost    bool // rsp is not at a known depth, but rbp may be
-	based   bool // rbp is a frame pointer …
-	base    int  // … at this depth
-	savedBP int  // depth at which the caller's rbp was saved, 0 when it was not
-}
-
-// frameAt follows every path from the function's entry to pc; all of them must
-// leave the stack alike.
-func frameAt(code []byte, start, pc uint64) (frame, error) {
-	type point struct {
-		at uint64
-		f  frame
-	}
-	seen := map[uint64]frame{}
-	todo := []point{{start, frame{}}}
-	var found []frame
-	for len(todo) > 0 && len(seen) < maxFunction {
-		p := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for {
-			if p.at == pc {
-				found = append(found, p.f)
-			}
-			if _, been := seen[p.at]; been || p.at < start || p.at >= start+uint64(len(code)) {
-				break
-			}
-			seen[p.at] = p.f
-			insn, err := x86.Decode(code[p.at-start:], p.at)
-			if err != nil {
-				break
-			}
-			target, direct := insn.Target()
-			ends := false
-			switch {
-			case insn.Op == x86asm.JMP:
-				ends = true
-				if direct {
-					todo = append(todo, point{target, p.f})
-				}
-			case insn.Op == x86asm.RET || insn.Op == x86asm.UD2:
-				ends = true
-			case direct && insn.Op != x86asm.CALL: // a conditional jump
-				todo = append(todo, point{target, p.f})
-			}
-			if ends || !p.f.run(insn) {
-				break
-			}
-			p.at += uint64(insn.Len)
-		}
-	}
-	if len(found) == 0 {
-		return frame{}, fmt.Errorf("no path to %#x: %w", pc, errNoFrame)
-	}
-	for _, f := range found[1:] {
-		if f != found[0] {
-			return frame{}, fmt.Errorf("paths to %#x differ: %w", pc, errNoFrame)
-		}
-	}
-	if found[0].lost && !found[0].based {
-		return frame{}, errNoFrame
-	}
-	return found[0], nil
-}
-
-// run applies one instruction; false when what it does to rsp cannot be followed.
-func (f *frame) run(insn x86.Insn) bool {
-	if !insn.Known() {
-		return true
-	}
-	imm, isImm := insn.Args[1].(x86asm.Imm)
-	to, _ := insn.Args[0].(x86asm.Reg)
-	switch insn.Op {
-	case x86asm.PUSH, x86asm.PUSHFQ:
-		f.depth += 8
-		if to == x86asm.RBP && f.savedBP == 0 && !f.based {
-			f.savedBP = f.depth
-		}
-	case x86asm.POP, x86asm.POPFQ:
-		f.depth -= 8
-		if to == x86asm.RBP {
-			f.savedBP, f.based = 0, false
-		}
-	case x86asm.LEAVE:
-		f.depth, f.lost = f.base-8, false
-		f.savedBP, f.based = 0, false
-	case x86asm.SUB, x86asm.ADD:
-		if to != x86asm.RSP {
-			break
-		}
-		if !isImm {
-			f.lost = true
-		} else if insn.Op == x86asm.SUB {
-			f.depth += int(imm)
-		} else {
-			f.depth -= int(imm)
-		}
-	case x86asm.MOV:
-		switch {
-		case to == x86asm.RBP && insn.Args[1] == x86asm.RSP && f.savedBP == f.depth:
-			f.based, f.base = true, f.depth
-		case to == x86asm.RSP && insn.Args[1] == x86asm.RBP && f.based:
-			f.depth, f.lost = f.base, false
-		case to == x86asm.RSP:
-			return false
-		}
-	case x86asm.LEA:
-		if to != x86asm.RSP {
-			break
-		}
-		mem, ok := insn.Args[1].(x86asm.Mem)
-		switch {
-		case ok && mem.Base == x86asm.RBP && mem.Index == 0 && f.based:
-			f.depth, f.lost = f.base-int(mem.Disp), false
-		case ok && mem.Base == x86asm.RSP && mem.Index == 0:
-			f.depth -= int(mem.Disp)
-		default:
-			f.lost = true
-		}
-	case x86asm.AND, x86asm.XCHG:
-		if to == x86asm.RSP {
-			f.lost = true
-		}
-	}
-	const deepest = 1 << 20
-	return f.depth >= 0 && f.depth < deepest
 }

@@ -22,6 +22,11 @@ type Frame struct {
 	Guess bool
 	// Regs are the registers known at PC; those of an exception are complete.
 	Regs x86.Regs
+	// Args are the function's parameters, once [Unwinder.Arguments] has looked for them.
+	Args []Arg
+	// Tail are functions between this one and its caller that left the stack by a tail
+	// call: the caller called the last of them, which jumped on, and so on to here.
+	Tail []TailCall
 	// RegsAt is where the exception's struct pt_regs lies, 0 for an ordinary frame.
 	RegsAt kernel.Addr
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"inquest/kernel"
 	"inquest/kernel/x86"
@@ -24,6 +25,7 @@ type Unwinder struct {
 	stackSize kernel.Addr
 	cpus      map[int]kernel.CPUState
 	forkFrom  kernel.Addr // ret_from_fork: where a new task first runs
+	codes     sync.Map    // entry kernel.Addr -> *code
 }
 
 // NewUnwinder prepares to unwind the stacks of a kernel.

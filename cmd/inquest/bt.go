@@ -26,29 +26,41 @@ Pid 0 stands for the idle tasks.
 A frame is "#n [address on the stack] function+offset at pc". The registers of
 an exception stand below its handler. A stack that the kernel's unwind tables do
 not explain to its end is said to be not reliable; frames that only a scan found
-have a question mark.`,
+have a question mark.
+
+With --args each function's parameters are recovered from its code and the stack:
+what they were at the call, and how that is known. Functions that a tail call
+removed from the stack stand in brackets.`,
 	example: `inquest bt vmcore
 inquest bt vmcore 1234
 inquest bt vmcore 0xffff9c0f81234100
 inquest bt vmcore --all --json
-inquest bt vmcore --active`,
+inquest bt vmcore --active
+inquest bt vmcore --args`,
 	setup: func(flags *pflag.FlagSet) runFunc {
 		var which selection
 		flags.BoolVarP(&which.all, "all", "A", false, "every task")
 		flags.BoolVarP(&which.active, "active", "a", false, "what each CPU was running")
 		flags.IntVarP(&which.cpu, "cpu", "c", -1, "what CPU `N` was running")
-		return func(s *session, args []string) error {
+		args := flags.Bool("args", false, "also the parameters of each function, as far as they can be recovered")
+		return func(s *session, named []string) error {
 			k, err := s.typedKernel()
 			if err != nil {
 				return err
 			}
 			crashed, crashErr := k.Crashed()
 			s.miss(crashErr)
-			tasks, err := which.tasks(s, k, crashed, args)
+			tasks, err := which.tasks(s, k, crashed, named)
 			if err != nil {
 				return err
 			}
-			traces := stack.NewUnwinder(k).All(tasks)
+			unwinder := stack.NewUnwinder(k)
+			traces := unwinder.All(tasks)
+			if *args {
+				for _, t := range traces {
+					unwinder.Arguments(t)
+				}
+			}
 			if s.json {
 				return s.writeJSON(report.StacksJSON(k.Release, crashed, traces))
 			}

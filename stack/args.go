@@ -1,0 +1,393 @@
+package stack
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"inquest/kernel"
+	"inquest/kernel/x86"
+)
+
+// Arg is one parameter of a function on the stack: what it was at the call.
+type Arg struct {
+	Name  string // of the parameter; that of the register where the prototype is not known
+	Type  string // as C writes it; "" when not known
+	BTF   btf.Type
+	Known bool
+	Value uint64 // of Type's size, the rest zero
+	From  string // how the value was found, in words
+}
+
+// TailCall is a function that jumped to the next one instead of calling it.
+type TailCall struct {
+	Symbol kernel.Symbol
+	Args   []Arg
+	// OneOf is set where jumps lead from the call to the frame in more ways than one;
+	// this is the shortest.
+	OneOf bool
+}
+
+// known is a concrete value of some low bits, and how it was found.
+type known struct {
+	v    uint64
+	bits uint8
+	from string
+}
+
+func mask(v uint64, bits uint8) uint64 {
+	if bits >= 64 {
+		return v
+	}
+	return v & (1<<bits - 1)
+}
+
+// activation is one frame while its values are being worked out.
+type activation struct {
+	frame *Frame
+	code  *code
+	flow  *flow
+	cfa   kernel.Addr
+	here  *locations // at pc, or behind the call that has not returned
+	call  *locations // in front of that call; nil in an interrupted frame
+	regs  [16]known  // registers at pc
+	entry [16]known  // registers at the entry
+	stack [stackArgs]known
+	link  *link // to the frame that called it; nil when it is not proven
+	roots map[root]known
+	bad   map[root]bool // roots on which two witnesses disagree
+	wrong bool          // a known place holds another value than it must: believe nothing
+}
+
+// Arguments works out the parameters of every frame of a trace, and the frames that
+// tail calls removed. It never guesses: what several witnesses of the code and the
+// stack do not agree on stays unknown.
+func (u *Unwinder) Arguments(t *Trace) {
+	acts := make([]*activation, len(t.Frames))
+	for i := range t.Frames {
+		acts[i] = u.activate(t, i)
+	}
+	// Values are learnt from the callee's pushes outwards, and from what the caller
+	// loaded inwards; a few rounds carry them along the whole stack.
+	for range 3 {
+		for i, a := range acts {
+			if i > 0 {
+				a.inherit(acts[i-1])
+			}
+			a.solve(u, calleeOf(acts, i))
+		}
+		for i := len(acts) - 2; i >= 0; i-- {
+			u.connect(acts[i], acts[i+1])
+			acts[i].fromCaller(acts[i+1])
+		}
+	}
+	for i, a := range acts {
+		t.Frames[i].Args = u.parameters(a)
+		if a.link != nil {
+			t.Frames[i].Tail = u.tails(a.link, acts[i+1])
+		}
+	}
+}
+
+// calleeOf returns the frame that frame i called, nil when an exception is between.
+func calleeOf(acts []*activation, i int) *activation {
+	if i == 0 || acts[i].call == nil {
+		return nil
+	}
+	return acts[i-1]
+}
+
+// activate prepares frame i: its code, where its stack is, and what its locations
+// hold at pc.
+func (u *Unwinder) activate(t *Trace, i int) *activation {
+	f := &t.Frames[i]
+	a := &activation{frame: f}
+	for r := range a.regs {
+		if v, ok := f.Regs.Get(gprRegs[r]); ok && (f.Exact || isSaved(gpr(r))) {
+			a.regs[r] = known{v, 64, fmt.Sprintf("%v at %s", gpr(r), f.Name())}
+		}
+	}
+	if i == 0 && !f.Exact {
+		for _, r := range savedRegs {
+			a.regs[r].from = fmt.Sprintf("%v, saved when the task was switched out", r)
+		}
+	}
+	if f.Guess || i+1 >= len(t.Frames) || t.Frames[i+1].RegsAt != 0 || t.Frames[i+1].Guess {
+		return a // what it returns to is not known
+	}
+	pc := f.PC
+	if !f.Exact {
+		pc--
+	}
+	c, err := u.codeAt(pc)
+	if err != nil {
+		return a
+	}
+	flow, err := c.flow()
+	if err != nil {
+		return a
+	}
+	var here, call *locations
+	if f.Exact {
+		here, err = flow.at(uint64(f.PC))
+	} else {
+		here, call, _, err = flow.after(uint64(f.PC))
+	}
+	cfa := t.Frames[i+1].SP
+	if err != nil || !agree(here, f, cfa) {
+		return a
+	}
+	a.code, a.flow, a.here, a.call, a.cfa = c, flow, here, call, cfa
+	return a
+}
+
+// agree checks the analysis against the unwinder: both must put the stack pointer
+// at the same place.
+func agree(l *locations, f *Frame, cfa kernel.Addr) bool {
+	if sp := l.regs[rsp]; sp.root.kind == rootCFA {
+		return cfa+kernel.Addr(sp.off) == f.SP
+	}
+	bp, ok := f.Regs.Get(x86.RBP)
+	v := l.regs[rbp]
+	return ok && v.root.kind == rootCFA && uint64(cfa)+uint64(v.off) == bp
+}
+
+// inherit takes the registers that the callee preserved.
+func (a *activation) inherit(callee *activation) {
+	if a.frame.RegsAt != 0 || a.call == nil {
+		return
+	}
+	for _, r := range savedRegs {
+		if a.regs[r].bits == 0 && callee.entry[r].bits == 64 {
+			a.regs[r] = callee.entry[r]
+		}
+	}
+}
+
+// solve turns everything concrete that is known of the frame into values of roots,
+// and those of the entry registers among them into what the function was given.
+func (a *activation) solve(u *Unwinder, callee *activation) {
+	if a.here == nil {
+		return
+	}
+	a.roots, a.bad = map[root]known{}, map[root]bool{}
+	a.learn(onStack(0), known{uint64(a.cfa), 64, "the stack's layout"})
+	a.learn(constant(0), known{0, 64, "a constant"})
+	for r := range a.regs {
+		a.learn(a.here.regs[r], a.regs[r])
+	}
+	skip := a.here.regs[rsp].off + 8*callee.wordsOnStack()
+	for _, s := range a.here.slots {
+		if s.off < skip {
+			continue // outgoing arguments belong to the callee
+		}
+		at := a.cfa + kernel.Addr(s.off)
+		if v, err := u.k.U64(at); err == nil {
+			a.learn(s.val, known{mask(v, uint8(8*s.size)), uint8(8 * s.size), a.slotWords(s, at)})
+		}
+	}
+	if callee != nil && callee.link != nil {
+		for _, r := range argRegs {
+			k := callee.entry[r]
+			if k.bits > 0 {
+				k.from = fmt.Sprintf("passed on to %s: %s", callee.code.name, k.from)
+				a.learn(callee.link.regs[r], k)
+			}
+		}
+	}
+	if a.wrong {
+		a.here, a.entry, a.stack = nil, [16]known{}, [stackArgs]known{}
+		return
+	}
+	for r := range a.entry {
+		if k, ok := a.eval(entryValue(gpr(r))); ok && a.entry[r].bits < k.bits {
+			a.entry[r] = k
+		}
+	}
+	for i := range a.stack {
+		if k, ok := a.roots[root{kind: rootStack, addr: uint64(i)}]; ok {
+			a.stack[i] = k
+		}
+	}
+}
+
+func (a *activation) slotWords(s slot, at kernel.Addr) string {
+	switch {
+	case s.saved:
+		return fmt.Sprintf("%v, saved by %s at %v", gpr(s.val.root.addr), a.code.name, at)
+	case s.off >= 0:
+		return fmt.Sprintf("the stack at %v", at)
+	}
+	return fmt.Sprintf("kept by %s on its stack at %v", a.code.name, at)
+}
+
+// wordsOnStack returns how many words of arguments a function takes on the stack.
+func (a *activation) wordsOnStack() int64 {
+	if a == nil || a.code == nil {
+		return 0
+	}
+	proto, err := a.code.proto()
+	if err != nil {
+		return 0
+	}
+	return int64(max(0, len(proto.Params)-len(argRegs)))
+}
+
+// learn notes that a symbolic value has a concrete one.
+func (a *activation) learn(v value, k known) {
+	if v.root.kind == rootNone || k.bits == 0 || a.bad[v.root] {
+		return
+	}
+	bits := min(v.bits, k.bits)
+	fact := known{mask(k.v-uint64(v.off), bits), bits, k.from}
+	if v.off != 0 && v.root.kind != rootConst && v.root.kind != rootCFA {
+		fact.from = fmt.Sprintf("%s, %s", k.from, offsetWords(v.off))
+	}
+	if v.root.kind == rootConst || v.root.kind == rootCFA {
+		if have, ok := a.roots[v.root]; ok && bits == 64 && have.v != fact.v {
+			a.wrong = true
+		} else if !ok {
+			a.roots[v.root] = fact
+		}
+		return
+	}
+	have, ok := a.roots[v.root]
+	if ok && mask(have.v, min(have.bits, bits)) != mask(fact.v, min(have.bits, bits)) {
+		delete(a.roots, v.root)
+		a.bad[v.root] = true
+		return
+	}
+	if !ok || have.bits < bits {
+		a.roots[v.root] = fact
+	}
+}
+
+// offsetWords says what was done to a witness to get at the value.
+func offsetWords(off int64) string {
+	if off < 0 {
+		return fmt.Sprintf("plus %#x", -off)
+	}
+	return fmt.Sprintf("minus %#x", off)
+}
+
+// eval returns the concrete value of a symbolic one.
+func (a *activation) eval(v value) (known, bool) {
+	k, ok := a.roots[v.root]
+	if !ok || v.root.kind == rootNone {
+		return known{}, false
+	}
+	bits := min(k.bits, v.bits)
+	out := known{mask(k.v+uint64(v.off), bits), bits, k.from}
+	if v.bits < 64 && k.bits >= v.bits {
+		// The rest of the register is known too: zero, or copies of the sign.
+		if v.signed && out.v>>(v.bits-1)&1 == 1 {
+			out.v |= ^uint64(0) << v.bits
+		}
+		out.bits = 64
+	}
+	return out, true
+}
+
+// fromCaller fills in what the caller knows of the arguments it loaded.
+func (a *activation) fromCaller(caller *activation) {
+	if a.link == nil || caller.here == nil {
+		return
+	}
+	for _, r := range argRegs {
+		if k, ok := caller.eval(a.link.regs[r]); ok && k.bits > a.entry[r].bits {
+			k.from = fmt.Sprintf("loaded by %s: %s", caller.code.name, k.from)
+			a.entry[r] = k
+		}
+	}
+}
+
+// prototype returns the BTF prototype of a function, if it is the one that the code
+// was compiled to: not of a clone whose parameters the compiler changed, nor of one
+// of several static functions of a name.
+func prototype(k *kernel.Kernel, name string, entry kernel.Addr) (*btf.FuncProto, error) {
+	if strings.Contains(name, ".") {
+		return nil, fmt.Errorf("%s: the compiler changed its parameters: %w", name, kernel.ErrNoType)
+	}
+	sym, _, _ := k.SymbolAt(entry)
+	if len(k.LookupIn(sym.Module, name)) != 1 {
+		return nil, fmt.Errorf("%s: one of several: %w", name, kernel.ErrNoType)
+	}
+	types, err := k.Types()
+	if err != nil {
+		return nil, err
+	}
+	return types.Func(name, sym.Module)
+}
+
+// parameters puts what is known of the entry into the terms of the prototype.
+func (u *Unwinder) parameters(a *activation) []Arg {
+	if a.code == nil {
+		return u.unanalysed(a)
+	}
+	proto, err := a.code.proto()
+	if err != nil {
+		return registerArgs(a.entry)
+	}
+	return args(proto, a.entry, a.stack)
+}
+
+// unanalysed lists the parameters of a function of which nothing else is known.
+func (u *Unwinder) unanalysed(a *activation) []Arg {
+	sym := a.frame.Symbol
+	if sym.Name == "" || strings.Contains(sym.Name, ".") {
+		return nil
+	}
+	proto, err := prototype(u.k, sym.Name, sym.Addr)
+	if err != nil {
+		return nil
+	}
+	return args(proto, a.entry, a.stack)
+}
+
+// registerArgs lists the argument registers that are known, for a function whose
+// prototype is not.
+func registerArgs(entry [16]known) []Arg {
+	var out []Arg
+	for _, r := range argRegs {
+		if k := entry[r]; k.bits == 64 {
+			out = append(out, Arg{Name: r.String(), Known: true, Value: k.v, From: k.from})
+		}
+	}
+	return out
+}
+
+// args assigns registers and stack words to parameters, as the System V ABI does for
+// integers, pointers and small structs; the kernel passes nothing else.
+func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
+	regs, words := argRegs[:], stack[:]
+	var out []Arg
+	for _, p := range proto.Params {
+		if _, variadic := p.Type.(*btf.Void); variadic || p.Type == nil {
+			break
+		}
+		arg := Arg{Name: p.Name, Type: kernel.TypeName(p.Type), BTF: p.Type, From: "unknown"}
+		size, err := btf.Sizeof(p.Type)
+		if err != nil || size < 0 {
+			break
+		}
+		_, isStruct := btf.UnderlyingType(p.Type).(*btf.Struct)
+		_, isUnion := btf.UnderlyingType(p.Type).(*btf.Union)
+		n := (size + 7) / 8
+		var k known
+		switch {
+		case n == 0: // an empty struct takes nothing
+		case n <= 2 && n <= len(regs):
+			k, regs = entry[regs[0]], regs[n:]
+		case n <= len(words):
+			k, words = words[0], words[n:]
+		default:
+			words = nil
+		}
+		if bits := uint8(min(8*size, 64)); n == 1 && k.bits >= bits && !isStruct && !isUnion {
+			arg.Known, arg.Value, arg.From = true, mask(k.v, bits), k.from
+		}
+		out = append(out, arg)
+	}
+	return out
+}

@@ -1,0 +1,228 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"inquest/kernel/x86"
+)
+
+// errFlow reports code whose data flow cannot be followed.
+var errFlow = errors.New("the code cannot be followed")
+
+// flow follows where values go in one function: an abstract interpretation over the
+// control flow graph from the entry. A location holds a value if it does so on every
+// path. What cannot be followed becomes a value of its own, equal to nothing else,
+// so that a wrong answer would need a wrong reading of an instruction.
+type flow struct {
+	code    *code
+	insns   map[uint64]x86.Insn
+	leaders map[uint64]bool // where paths meet
+	in      map[uint64]*locations
+	loads   map[root]load // where values read from memory came from
+	// escaped is the lowest stack offset whose address was taken: a callee may write
+	// from there upwards, but for the slots in which registers were saved.
+	escaped int64
+}
+
+// load is a read of memory: size bytes at a value.
+type load struct {
+	at   value
+	size int
+}
+
+const (
+	maxInsns = 20_000
+	// nothingEscaped is above all of a function's own stack.
+	nothingEscaped = int64(1) << 40
+)
+
+// follow analyses a function.
+func follow(c *code) (*flow, error) {
+	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}, escaped: nothingEscaped}
+	if err := f.discover(); err != nil {
+		return nil, err
+	}
+	// Taking an address lower than any before changes what calls may overwrite.
+	for range 16 {
+		before := f.escaped
+		f.in, f.loads = map[uint64]*locations{}, map[root]load{}
+		if err := f.settle(); err != nil {
+			return nil, err
+		}
+		if f.escaped == before {
+			return f, nil
+		}
+	}
+	f.escaped = -nothingEscaped
+	f.in, f.loads = map[uint64]*locations{}, map[root]load{}
+	return f, f.settle()
+}
+
+// discover decodes every instruction that can be reached.
+func (f *flow) discover() error {
+	todo := []uint64{f.code.entry}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for {
+			if _, been := f.insns[at]; been {
+				f.leaders[at] = true
+				break
+			}
+			insn, err := f.code.decode(at)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errFlow, err)
+			}
+			if len(f.insns) >= maxInsns {
+				return fmt.Errorf("more than %d instructions: %w", maxInsns, errFlow)
+			}
+			f.insns[at] = insn
+			next, targets, err := f.code.successors(insn)
+			if err != nil {
+				return err
+			}
+			for _, t := range targets {
+				f.leaders[t] = true
+				if _, been := f.insns[t]; !been {
+					todo = append(todo, t)
+				}
+			}
+			if !next {
+				break
+			}
+			at += uint64(insn.Len)
+		}
+	}
+	return nil
+}
+
+// settle runs the blocks until nothing changes.
+func (f *flow) settle() error {
+	f.in[f.code.entry] = entryLocations()
+	todo := []uint64{f.code.entry}
+	for budget := 64 * (len(f.leaders) + 16); len(todo) > 0; budget-- {
+		if budget == 0 {
+			return fmt.Errorf("no fixed point: %w", errFlow)
+		}
+		at := todo[0]
+		todo = todo[1:]
+		flowInto := func(to uint64, l *locations) {
+			if f.merge(to, l) && !slices.Contains(todo, to) {
+				todo = append(todo, to)
+			}
+		}
+		l := f.in[at].clone()
+		for {
+			insn, ok := f.insns[at]
+			if !ok {
+				break
+			}
+			f.run(l, insn)
+			next, targets, err := f.code.successors(insn)
+			if err != nil {
+				return err
+			}
+			for _, t := range targets {
+				flowInto(t, l)
+			}
+			if !next {
+				break
+			}
+			if at += uint64(insn.Len); f.leaders[at] {
+				flowInto(at, l)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// merge joins what is known on one more way into a leader; it reports a change.
+func (f *flow) merge(to uint64, l *locations) bool {
+	have := f.in[to]
+	if have == nil {
+		n := l.clone()
+		for i := range n.regs {
+			n.regs[i] = own(to, int64(i), n.regs[i])
+		}
+		for i := range n.slots {
+			n.slots[i].val = own(to, slotLoc(n.slots[i].off), n.slots[i].val)
+		}
+		f.in[to] = n
+		return true
+	}
+	changed := false
+	join := func(loc int64, a *value, b value) {
+		if b = own(to, loc, b); *a != b {
+			if phi := phiValue(to, loc); *a != phi {
+				*a, changed = phi, true
+			}
+		}
+	}
+	for i := range have.regs {
+		join(int64(i), &have.regs[i], l.regs[i])
+	}
+	kept := have.slots[:0]
+	for _, s := range have.slots {
+		if o, ok := l.slot(s.off); ok && o.size == s.size {
+			join(slotLoc(s.off), &s.val, o.val)
+			s.saved = s.saved && o.saved
+			kept = append(kept, s)
+		} else {
+			changed = true
+		}
+	}
+	have.slots = kept
+	return changed
+}
+
+// own keeps a phi of this very place apart from those of other places that an
+// earlier turn of a loop left in the location: they were of that turn.
+func own(at uint64, loc int64, v value) value {
+	if v.root.kind == rootPhi && v.root.addr == at && v != phiValue(at, loc) {
+		return phiValue(at, loc)
+	}
+	return v
+}
+
+// at returns what is known right before the instruction at pc.
+func (f *flow) at(pc uint64) (*locations, error) {
+	// The leader that the instruction's block begins with.
+	for leader := range f.in {
+		at := leader
+		for first := true; first || !f.leaders[at]; first = false {
+			if at == pc {
+				l := f.in[leader].clone()
+				for a := leader; a != pc; {
+					insn := f.insns[a]
+					f.run(l, insn)
+					a += uint64(insn.Len)
+				}
+				return l, nil
+			}
+			insn, ok := f.insns[at]
+			if !ok {
+				break
+			}
+			if next, _, err := f.code.successors(insn); err != nil || !next {
+				break
+			}
+			at += uint64(insn.Len)
+		}
+	}
+	return nil, fmt.Errorf("no path to %#x: %w", pc, errFlow)
+}
+
+// callBefore returns the call instruction that returns to pc.
+func (f *flow) callBefore(pc uint64) (x86.Insn, bool) {
+	for n := uint64(2); n <= 8; n++ {
+		if insn, ok := f.insns[pc-n]; ok && uint64(insn.Len) == n && insn.Op == x86asm.CALL {
+			return insn, true
+		}
+	}
+	return x86.Insn{}, false
+}

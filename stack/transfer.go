@@ -1,0 +1,384 @@
+package stack
+
+import (
+	"golang.org/x/arch/x86/x86asm"
+
+	"inquest/kernel/x86"
+)
+
+// run applies one instruction to what is known.
+func (f *flow) run(l *locations, insn x86.Insn) {
+	if !insn.Known() {
+		return // endbr64 and the like
+	}
+	dst, src := insn.Args[0], insn.Args[1]
+	switch insn.Op {
+	case x86asm.MOV:
+		f.move(l, insn, dst, f.read(l, insn, src))
+	case x86asm.MOVZX:
+		f.move(l, insn, dst, f.extend(l, insn, src, false))
+	case x86asm.MOVSX, x86asm.MOVSXD:
+		f.move(l, insn, dst, f.extend(l, insn, src, true))
+	case x86asm.LEA:
+		f.lea(l, insn)
+	case x86asm.ADD, x86asm.SUB, x86asm.INC, x86asm.DEC:
+		f.addSub(l, insn)
+	case x86asm.XOR:
+		if dst == src {
+			f.move(l, insn, dst, constant(0))
+			return
+		}
+		f.unknown(l, insn, dst)
+	case x86asm.OR:
+		if imm, ok := src.(x86asm.Imm); ok && imm == -1 {
+			f.move(l, insn, dst, constant(-1))
+			return
+		}
+		f.unknown(l, insn, dst)
+	case x86asm.PUSH, x86asm.PUSHFQ:
+		v := f.def(l, insn, pushLoc)
+		reg, isReg := general(dst)
+		if insn.Op == x86asm.PUSH {
+			v = f.read(l, insn, dst)
+		}
+		f.adjust(l, -8)
+		f.store(l, l.regs[rsp], 8, v, isReg && isSaved(reg) && v == entryValue(reg))
+	case x86asm.POP, x86asm.POPFQ:
+		v := f.loadAt(l, insn, l.regs[rsp], 8, popLoc)
+		f.adjust(l, 8)
+		if insn.Op == x86asm.POP {
+			f.move(l, insn, dst, v)
+		}
+	case x86asm.LEAVE:
+		l.regs[rsp] = l.regs[rbp]
+		v := f.loadAt(l, insn, l.regs[rsp], 8, popLoc)
+		f.adjust(l, 8)
+		l.regs[rbp] = v
+	case x86asm.XCHG:
+		a, b := f.read(l, insn, dst), f.read(l, insn, src)
+		f.move(l, insn, dst, b)
+		f.move(l, insn, src, a)
+	case x86asm.XADD:
+		f.unknown(l, insn, dst)
+		f.unknown(l, insn, src)
+	case x86asm.CALL:
+		f.call(l, insn)
+	default:
+		if !writesNothing[insn.Op] {
+			f.unknown(l, insn, dst)
+		}
+		for _, r := range implicit[insn.Op] {
+			f.set(l, r, f.def(l, insn, int64(r)))
+		}
+		if stringWrites[insn.Op] {
+			f.wildStore(l)
+		}
+	}
+}
+
+// Locations of values that an instruction makes beside its registers.
+const (
+	pushLoc int64 = 64 + iota
+	popLoc
+	memLoc
+)
+
+// writesNothing are the instructions without a destination operand.
+var writesNothing = map[x86asm.Op]bool{
+	x86asm.CMP: true, x86asm.TEST: true, x86asm.BT: true, x86asm.NOP: true, x86asm.RET: true, x86asm.UD2: true, x86asm.UD1: true,
+	x86asm.JMP: true, x86asm.HLT: true, x86asm.PAUSE: true, x86asm.LFENCE: true, x86asm.MFENCE: true, x86asm.SFENCE: true,
+	x86asm.CLI: true, x86asm.STI: true, x86asm.CLD: true, x86asm.STD: true, x86asm.CLC: true, x86asm.STC: true, x86asm.CLTS: true,
+	x86asm.SWAPGS: true, x86asm.WRMSR: true, x86asm.INVLPG: true, x86asm.INVPCID: true, x86asm.PREFETCHT0: true, x86asm.PREFETCHT1: true,
+	x86asm.PREFETCHT2: true, x86asm.PREFETCHNTA: true, x86asm.PREFETCHW: true, x86asm.VERW: true, x86asm.WBINVD: true, x86asm.LTR: true,
+	x86asm.LGDT: true, x86asm.LIDT: true, x86asm.LLDT: true, x86asm.WRFSBASE: true, x86asm.WRGSBASE: true, x86asm.INT: true,
+	x86asm.DIV: true, x86asm.IDIV: true, x86asm.MUL: true, x86asm.MWAIT: true, x86asm.MONITOR: true, x86asm.CLFLUSH: true,
+	x86asm.JA: true, x86asm.JAE: true, x86asm.JB: true, x86asm.JBE: true, x86asm.JE: true, x86asm.JG: true, x86asm.JGE: true,
+	x86asm.JL: true, x86asm.JLE: true, x86asm.JNE: true, x86asm.JNO: true, x86asm.JNP: true, x86asm.JNS: true, x86asm.JO: true,
+	x86asm.JP: true, x86asm.JS: true, x86asm.JRCXZ: true,
+}
+
+// implicit are the registers that instructions write without naming them.
+var implicit = map[x86asm.Op][]gpr{
+	x86asm.MUL: {rax, rdx}, x86asm.IMUL: {rax, rdx}, x86asm.DIV: {rax, rdx}, x86asm.IDIV: {rax, rdx},
+	x86asm.CDQ: {rdx}, x86asm.CQO: {rdx}, x86asm.CWD: {rdx}, x86asm.CDQE: {rax}, x86asm.CWDE: {rax}, x86asm.CBW: {rax},
+	x86asm.CPUID: {rax, rbx, rcx, rdx}, x86asm.RDTSC: {rax, rdx}, x86asm.RDTSCP: {rax, rdx, rcx}, x86asm.RDMSR: {rax, rdx},
+	x86asm.RDPMC: {rax, rdx}, x86asm.XGETBV: {rax, rdx}, x86asm.CMPXCHG: {rax}, x86asm.CMPXCHG8B: {rax, rdx},
+	x86asm.CMPXCHG16B: {rax, rdx}, x86asm.LAHF: {rax}, x86asm.XLATB: {rax}, x86asm.IN: {rax},
+	x86asm.MOVSB: {rsi, rdi, rcx}, x86asm.MOVSW: {rsi, rdi, rcx}, x86asm.MOVSD: {rsi, rdi, rcx}, x86asm.MOVSQ: {rsi, rdi, rcx},
+	x86asm.STOSB: {rdi, rcx}, x86asm.STOSW: {rdi, rcx}, x86asm.STOSD: {rdi, rcx}, x86asm.STOSQ: {rdi, rcx},
+	x86asm.LODSB: {rax, rsi, rcx}, x86asm.LODSW: {rax, rsi, rcx}, x86asm.LODSD: {rax, rsi, rcx}, x86asm.LODSQ: {rax, rsi, rcx},
+	x86asm.SCASB: {rdi, rcx}, x86asm.SCASW: {rdi, rcx}, x86asm.SCASD: {rdi, rcx}, x86asm.SCASQ: {rdi, rcx},
+	x86asm.CMPSB: {rsi, rdi, rcx}, x86asm.CMPSW: {rsi, rdi, rcx}, x86asm.CMPSD: {rsi, rdi, rcx}, x86asm.CMPSQ: {rsi, rdi, rcx},
+	x86asm.INSB: {rdi, rcx}, x86asm.INSW: {rdi, rcx}, x86asm.INSD: {rdi, rcx}, x86asm.OUTSB: {rsi, rcx}, x86asm.OUTSW: {rsi, rcx},
+	x86asm.OUTSD: {rsi, rcx}, x86asm.LOOP: {rcx}, x86asm.LOOPE: {rcx}, x86asm.LOOPNE: {rcx}, x86asm.SYSCALL: {rcx, r11},
+}
+
+// stringWrites are the instructions that write memory through rdi.
+var stringWrites = map[x86asm.Op]bool{
+	x86asm.MOVSB: true, x86asm.MOVSW: true, x86asm.MOVSD: true, x86asm.MOVSQ: true, x86asm.STOSB: true, x86asm.STOSW: true,
+	x86asm.STOSD: true, x86asm.STOSQ: true, x86asm.INSB: true, x86asm.INSW: true, x86asm.INSD: true,
+}
+
+// general returns the general register of an operand, of any width.
+func general(a x86asm.Arg) (gpr, bool) {
+	r, ok := a.(x86asm.Reg)
+	if !ok {
+		return 0, false
+	}
+	_, num, ok := width(r)
+	return num, ok
+}
+
+// width returns how many bits of which register an operand names. The old
+// high-byte registers count as their whole register, of unknown bits.
+func width(r x86asm.Reg) (bits uint8, num gpr, ok bool) {
+	switch {
+	case r >= x86asm.RAX && r <= x86asm.R15:
+		return 64, gpr(r - x86asm.RAX), true
+	case r >= x86asm.EAX && r <= x86asm.R15L:
+		return 32, gpr(r - x86asm.EAX), true
+	case r >= x86asm.AX && r <= x86asm.R15W:
+		return 16, gpr(r - x86asm.AX), true
+	case r >= x86asm.AL && r <= x86asm.BL:
+		return 8, gpr(r - x86asm.AL), true
+	case r >= x86asm.SPB && r <= x86asm.R15B:
+		return 8, gpr(r - x86asm.SPB + 4), true
+	case r >= x86asm.AH && r <= x86asm.BH:
+		return 0, gpr(r - x86asm.AH), true
+	}
+	return 0, 0, false
+}
+
+// def makes a value that only this instruction knows.
+func (f *flow) def(l *locations, insn x86.Insn, loc int64) value {
+	r := root{rootDef, insn.Addr, loc}
+	l.forget(r)
+	return value{root: r, bits: 64}
+}
+
+// set gives a register a new value. The address of a local variable in a register
+// other than the stack and frame pointers may be passed on.
+func (f *flow) set(l *locations, r gpr, v value) {
+	l.regs[r] = v
+	if v.root.kind == rootCFA && r != rsp && v.off < 0 && !(r == rbp && v.off == -16) {
+		f.escaped = min(f.escaped, v.off)
+	}
+}
+
+// unknown forgets what an instruction writes.
+func (f *flow) unknown(l *locations, insn x86.Insn, dst x86asm.Arg) {
+	switch a := dst.(type) {
+	case x86asm.Reg:
+		if r, ok := general(a); ok {
+			f.set(l, r, f.def(l, insn, int64(r)))
+		}
+	case x86asm.Mem:
+		f.store(l, f.address(l, insn, a), insn.MemBytes, f.def(l, insn, memLoc), false)
+	}
+}
+
+// address is the value of a memory operand's address.
+func (f *flow) address(l *locations, insn x86.Insn, m x86asm.Mem) value {
+	if m.Segment == x86asm.GS || m.Segment == x86asm.FS {
+		return value{}
+	}
+	v := constant(0)
+	if m.Base == x86asm.RIP {
+		v = constant(int64(insn.Addr) + int64(insn.Len))
+	} else if m.Base != 0 {
+		bits, r, ok := width(m.Base)
+		if !ok || bits != 64 || l.regs[r].bits != 64 {
+			return value{}
+		}
+		v = l.regs[r]
+	}
+	if m.Index != 0 {
+		bits, r, ok := width(m.Index)
+		if !ok || bits != 64 {
+			return value{}
+		}
+		switch i := l.regs[r]; {
+		case i.root.kind == rootConst && i.bits == 64:
+			v = v.add(i.off * int64(m.Scale))
+		case v.root.kind == rootConst && m.Scale == 1 && i.bits == 64:
+			v = i.add(v.off)
+		default:
+			return value{}
+		}
+	}
+	return v.add(m.Disp)
+}
+
+// read returns an operand's value.
+func (f *flow) read(l *locations, insn x86.Insn, arg x86asm.Arg) value {
+	switch a := arg.(type) {
+	case x86asm.Imm:
+		return constant(int64(a))
+	case x86asm.Reg:
+		bits, r, ok := width(a)
+		if !ok || bits == 0 {
+			break
+		}
+		if v, ok := l.regs[r].low(bits, false); ok {
+			return v
+		}
+	case x86asm.Mem:
+		return f.loadAt(l, insn, f.address(l, insn, a), insn.MemBytes, memLoc)
+	}
+	return f.def(l, insn, memLoc)
+}
+
+// loadAt reads memory: the stack, where its contents are known.
+func (f *flow) loadAt(l *locations, insn x86.Insn, at value, size int, loc int64) value {
+	if at.root.kind == rootCFA && at.bits == 64 {
+		if s, ok := l.slot(at.off); ok && size > 0 && size <= s.size {
+			if v, ok := s.val.low(uint8(8*size), false); ok {
+				return v
+			}
+		}
+	}
+	v := f.def(l, insn, loc)
+	if at.root.kind != rootNone && at.root != v.root && size > 0 && size <= 8 {
+		f.loads[v.root] = load{at, size}
+	}
+	if size > 0 && size < 8 {
+		v.bits = uint8(8 * size)
+	}
+	return v
+}
+
+func (f *flow) extend(l *locations, insn x86.Insn, src x86asm.Arg, signed bool) value {
+	bits := uint8(8 * insn.MemBytes)
+	if r, ok := src.(x86asm.Reg); ok {
+		if bits, _, ok = width(r); !ok || bits == 0 {
+			return f.def(l, insn, memLoc)
+		}
+	}
+	v, ok := f.read(l, insn, src).low(bits, signed)
+	if !ok {
+		return f.def(l, insn, memLoc)
+	}
+	return v
+}
+
+// move writes a value to an operand.
+func (f *flow) move(l *locations, insn x86.Insn, dst x86asm.Arg, v value) {
+	switch a := dst.(type) {
+	case x86asm.Reg:
+		bits, r, ok := width(a)
+		switch {
+		case !ok:
+			return
+		case bits == 32: // clears the upper half
+			if v, ok = v.low(32, false); !ok {
+				v = f.def(l, insn, int64(r))
+			}
+		case bits < 32: // keeps the rest of the register
+			v = f.def(l, insn, int64(r))
+		}
+		f.set(l, r, v)
+	case x86asm.Mem:
+		f.store(l, f.address(l, insn, a), insn.MemBytes, v, false)
+	}
+}
+
+// store writes memory.
+func (f *flow) store(l *locations, at value, size int, v value, saved bool) {
+	switch {
+	case at.root.kind == rootCFA && at.bits == 64 && size > 0 && size <= 64:
+		if v.root.kind == rootCFA && v.off < 0 {
+			f.escaped = min(f.escaped, v.off)
+		}
+		if size > 8 {
+			l.drop(func(s slot) bool { return s.off < at.off+int64(size) && at.off < s.off+int64(s.size) })
+			return
+		}
+		saved = saved || v.root.kind == rootEntry && isSaved(gpr(v.root.addr)) && v.off == 0 && v.bits == 64
+		l.store(slot{off: at.off, size: size, val: v, saved: saved})
+	case at.root.kind == rootEntry, at.root.kind == rootConst:
+		// What the function was given, or a global, is not its own stack.
+		if v.root.kind == rootCFA && v.off < 0 {
+			f.escaped = min(f.escaped, v.off)
+		}
+	default:
+		if v.root.kind == rootCFA && v.off < 0 {
+			f.escaped = min(f.escaped, v.off)
+		}
+		f.wildStore(l)
+	}
+}
+
+// wildStore is a write through a pointer that may be one to a local variable.
+func (f *flow) wildStore(l *locations) {
+	l.drop(func(s slot) bool { return !s.saved && s.off >= f.escaped && s.off < 0 })
+}
+
+// adjust moves the stack pointer; what falls off it is gone.
+func (f *flow) adjust(l *locations, by int64) {
+	l.regs[rsp] = l.regs[rsp].add(by)
+	f.popped(l)
+}
+
+func (f *flow) popped(l *locations) {
+	if sp := l.regs[rsp]; sp.root.kind == rootCFA {
+		l.drop(func(s slot) bool { return s.off < sp.off })
+	}
+}
+
+func (f *flow) addSub(l *locations, insn x86.Insn) {
+	dst := insn.Args[0]
+	by := value{root: root{kind: rootConst}, off: 1, bits: 64}
+	if insn.Op == x86asm.ADD || insn.Op == x86asm.SUB {
+		by = f.read(l, insn, insn.Args[1])
+	}
+	r, isReg := dst.(x86asm.Reg)
+	if !isReg || by.root.kind != rootConst || by.bits != 64 {
+		f.unknown(l, insn, dst)
+		return
+	}
+	bits, num, ok := width(r)
+	if !ok || bits < 32 || l.regs[num].signed || l.regs[num].bits < bits {
+		f.unknown(l, insn, dst)
+		return
+	}
+	n := by.off
+	if insn.Op == x86asm.SUB || insn.Op == x86asm.DEC {
+		n = -n
+	}
+	f.move(l, insn, dst, l.regs[num].add(n))
+	if num == rsp {
+		f.popped(l)
+	}
+}
+
+func (f *flow) lea(l *locations, insn x86.Insn) {
+	m, ok := insn.Args[1].(x86asm.Mem)
+	if !ok {
+		f.unknown(l, insn, insn.Args[0])
+		return
+	}
+	v := f.address(l, insn, m)
+	if v.root.kind == rootNone {
+		f.unknown(l, insn, insn.Args[0])
+		// An address within a local array escapes too.
+		if b, r, ok := width(m.Base); ok && b == 64 && l.regs[r].root.kind == rootCFA {
+			f.escaped = min(f.escaped, l.regs[r].off+m.Disp)
+		}
+		return
+	}
+	f.move(l, insn, insn.Args[0], v)
+	if r, ok := general(insn.Args[0]); ok && r == rsp {
+		f.popped(l)
+	}
+}
+
+// call forgets what a callee may change.
+func (f *flow) call(l *locations, insn x86.Insn) {
+	if f.code.transparent(insn) {
+		return
+	}
+	for _, r := range []gpr{rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11} {
+		f.set(l, r, f.def(l, insn, int64(r)))
+	}
+	f.wildStore(l)
+}
