@@ -23,13 +23,22 @@ func use(k *Kernel) {
 	k.Name(k.Layout.Text + 0x1234)
 	k.Name(0xffffffffc0000110)
 	k.LookupAll("sys_read")
-	if s, err := k.Symbols(); err == nil {
-		for i := range min(s.Len(), 100) {
-			s.Lookup(s.At(i).Name)
-		}
-		s.At(s.Len() - 1)
-	}
+	useSymbols(k)
 	k.SizeOf("struct widget")
+}
+
+func useSymbols(k *Kernel) {
+	s, err := k.Symbols()
+	if err != nil {
+		return
+	}
+	for i := range min(s.Len(), 100) {
+		sym := s.At(i)
+		s.Lookup(sym.Name)
+		s.Find(sym.Addr)
+		s.Find(sym.Addr + 8)
+	}
+	s.At(s.Len() - 1)
 }
 
 // damage overwrites a machine's memory as the fuzzer says: pairs of a place in an
@@ -60,11 +69,40 @@ func FuzzKallsyms(f *testing.F) {
 		before := m.Alloc(8, 8)
 		m.Symbols()
 		damage(m, before, m.Alloc(8, 8)-before, edits[1:])
-		k, err := Open(m.Dump())
-		if err != nil {
+		if k, err := Open(m.Dump()); err == nil {
+			useSymbols(k)
+		}
+	})
+}
+
+// FuzzModuleSymbols writes what the fuzzer likes over a module's symbol table,
+// strings, and the struct that says where they are.
+func FuzzModuleSymbols(f *testing.F) {
+	seed(f)
+	f.Add([]byte{1, 1, 0, 0, 0, 2, 0, 1, 0, 0x10, 0, 0, 0xc0, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) == 0 {
 			return
 		}
-		use(k)
+		m := kerneltest.Linux(kerneltest.Options{OldSymbols: data[0]&1 == 1, OldModules: data[0]&2 == 2})
+		at := m.ModuleKallsyms + uint64(data[0]>>5)*8
+		if data[0]&4 == 0 {
+			at = readWord(m.Machine, m.ModuleKallsyms)
+		}
+		m.Write(at, data[1:min(len(data), 1000)])
+		k, err := Open(m.Dump())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mods, _ := k.Modules()
+		for _, mod := range mods {
+			for _, s := range mod.Symbols() {
+				if k.ModuleAt(s.Addr) != mod {
+					t.Errorf("%s at %v is not in its module", s.Name, s.Addr)
+				}
+				k.Name(s.Addr + 1)
+			}
+		}
 	})
 }
 

@@ -25,11 +25,13 @@ type Options struct {
 // Kernel is a small Linux.
 type Kernel struct {
 	*Machine
-	Tasks   map[int]uint64 // struct task_struct by pid, but for the idle tasks
-	Idle    []uint64       // by CPU
-	Module  uint64         // struct module
-	Offsets []uint64       // __per_cpu_offset
-	Task    *btf.Struct    // task_struct
+	Tasks  map[int]uint64 // struct task_struct by pid, but for the idle tasks
+	Idle   []uint64       // by CPU
+	Module uint64         // struct module
+	// ModuleKallsyms is its struct mod_kallsyms.
+	ModuleKallsyms uint64
+	Offsets        []uint64    // __per_cpu_offset
+	Task           *btf.Struct // task_struct
 }
 
 // Linux returns a machine that has init (1) with a thread (2), kthreadd (3), which is
@@ -294,6 +296,7 @@ func (k *Kernel) module(o Options) {
 		typetab = append(typetab, s.typ)
 	}
 	ks := k.New(kallsyms)
+	k.ModuleKallsyms = ks
 	k.Set(ks, kallsyms, "symtab", k.Put(symtab))
 	k.Set(ks, kallsyms, "num_symtab", uint64(len(symtab)/24))
 	k.Set(ks, kallsyms, "strtab", k.Put(strtab))
