@@ -1,0 +1,30 @@
+// Package lab makes kernels crash in virtual machines, and keeps the dumps.
+//
+// Begin with [DebianKernel], which fetches a distribution's kernel, or [OpenKernel]
+// for one that is unpacked already, and give it to [Run] with a [Scenario]: what is to
+// happen, and which dumps to take. Nothing needs root, and nothing is installed.
+//
+//	k, err := lab.DebianKernel(ctx, "linux-image-cloud-amd64")
+//	if err != nil { … }
+//	result, err := lab.Run(ctx, lab.Scenario{
+//		Name:   "sysrq",
+//		Crash:  "sysrq",
+//		Kernel: k,
+//		Dir:    "sysrq.lab",
+//		QEMU:   []string{lab.FormatELF},
+//	})
+//
+// The directory then holds the dumps, console.log, report.jsonl (what the guest said
+// of itself) and scenario.json (the [Result]). The result has the truth about the
+// crash, from the guest itself: which task did it, which others there were, and the
+// kernel's own unwinding of those that slept.
+//
+// A guest is a bzImage and an initramfs that this package writes, whose only program
+// is inquest/lab/guest: it has no shell and no file system. A dump is taken from
+// outside, by QEMU's dump-guest-memory, or from inside, by a capture kernel that kexec
+// starts in memory set aside with crashkernel=, as a real machine does it; makedumpfile
+// and the libraries it needs are those of the host.
+//
+// QEMU, and for some scenarios makedumpfile, have to be installed. The error for a
+// program that is missing is a [MissingToolError], which names its Debian package.
+package lab

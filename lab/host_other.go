@@ -1,0 +1,13 @@
+//go:build !linux
+
+package lab
+
+import (
+	"errors"
+	"os/exec"
+)
+
+// dieWithParent does nothing here: only VM.Close ends a VM.
+func dieWithParent(*exec.Cmd) {}
+
+func offersKVM() error { return errors.ErrUnsupported }

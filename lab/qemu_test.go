@@ -1,0 +1,294 @@
+//go:build qemu
+
+// These tests boot a Debian kernel under QEMU, crash and dump it, and hold what
+// Inquest says of the dump against what the guest said of itself. They need
+//
+//	apt-get install qemu-system-x86 makedumpfile
+//
+// and a network for the first run, which fetches the kernel.
+
+package lab_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"inquest/explain"
+	"inquest/kernel"
+	"inquest/lab"
+	"inquest/lab/guest/wire"
+	"inquest/stack"
+	"inquest/vmcore"
+)
+
+var (
+	accel      = flag.String("lab.accel", "tcg", `accelerator: tcg, kvm, or "" for what works`)
+	kernelName = flag.String("lab.kernel", "linux-image-cloud-amd64", "Debian package of the kernel, or directory of an unpacked one")
+)
+
+// bootedKernel is the kernel under test.
+var bootedKernel = sync.OnceValues(func() (*lab.Kernel, error) {
+	if strings.Contains(*kernelName, "/") {
+		return lab.OpenKernel(*kernelName)
+	}
+	return lab.DebianKernel(context.Background(), *kernelName)
+})
+
+func TestSysrqQEMU(t *testing.T) {
+	for name, vmcoreinfo := range map[string]bool{"vmcoreinfo": true, "no vmcoreinfo": false} {
+		t.Run(name, func(t *testing.T) {
+			r := run(t, lab.Scenario{
+				Crash:      "sysrq",
+				VMCoreInfo: vmcoreinfo,
+				QEMU:       []string{lab.FormatELF, lab.FormatKdumpZlib},
+			})
+			for _, d := range r.Dumps {
+				t.Run(d.How, func(t *testing.T) {
+					c := open(t, d)
+					_, err := c.Kernel.Dump.VMCoreInfo()
+					if vmcoreinfo && err != nil {
+						t.Errorf("VMCOREINFO: %v", err)
+					}
+					if w := c.Kernel.Dump.Writer; w != "qemu" {
+						t.Errorf("written by %q, want qemu", w)
+					}
+					checkCrash(t, c, r)
+					checkTasks(t, c, r)
+					checkLog(t, c, r)
+				})
+			}
+		})
+	}
+}
+
+func TestSysrqKdump(t *testing.T) {
+	r := run(t, lab.Scenario{
+		Crash: "sysrq",
+		Kdump: []lab.Save{
+			{File: "lzo-d31", Arguments: []string{"-l", "-d", "31"}},
+			{File: "zlib-d1", Arguments: []string{"-c", "-d", "1"}},
+			{File: "vmcore"},
+		},
+	})
+	want := map[string]struct {
+		compression string
+		level       int
+	}{"lzo-d31": {"lzo", 31}, "zlib-d1": {"zlib", 1}, "vmcore": {"none", -1}}
+	for _, d := range r.Dumps {
+		name := filepath.Base(d.Path)
+		t.Run(name, func(t *testing.T) {
+			c := open(t, d)
+			dump, want := c.Kernel.Dump, want[name]
+			if dump.Compression != want.compression || dump.DumpLevel != want.level {
+				t.Errorf("compression %s, level %d, want %s and %d", dump.Compression, dump.DumpLevel, want.compression, want.level)
+			}
+			if d.By != dump.Writer {
+				t.Errorf("written by %q, want %q", dump.Writer, d.By)
+			}
+			checkCrash(t, c, r)
+			checkTasks(t, c, r)
+			checkLog(t, c, r)
+		})
+	}
+}
+
+// A machine that is well has no finding.
+func TestAliveQEMU(t *testing.T) {
+	r := run(t, lab.Scenario{Crash: "none", QEMU: []string{lab.FormatELF}})
+	c := open(t, r.Dumps[0])
+	if c.Crash != nil {
+		t.Errorf("crash %+v in a machine that is alive", c.Crash)
+	}
+	if f := c.Findings(); len(f) > 0 {
+		t.Errorf("finding %q in a machine that is alive", f[0].Title)
+	}
+	checkTasks(t, c, r)
+	checkLog(t, c, r)
+}
+
+// run runs a scenario in a directory of its own.
+func run(t *testing.T, s lab.Scenario) lab.Result {
+	t.Helper()
+	k, err := bootedKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	s.Name, s.Kernel, s.Dir, s.Accel = t.Name(), k, t.TempDir(), lab.Accel(*accel)
+	s.Progress = func(step string) { t.Logf("%5.1fs %s", time.Since(start).Seconds(), step) }
+	r, err := lab.Run(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%5.1fs done, under %s", time.Since(start).Seconds(), r.Accel)
+	if r.Guest.Release != k.Release || r.Guest.CPUs != 2 || r.Guest.Capture {
+		t.Fatalf("guest is %+v, want kernel %s with 2 CPUs", r.Guest, k.Release)
+	}
+	return r
+}
+
+// open opens a dump the way the commands do.
+func open(t *testing.T, d lab.Dump) *explain.Case {
+	t.Helper()
+	dump, err := vmcore.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dump.Close() })
+	k, err := kernel.Open(dump)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := explain.New(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func checkCrash(t *testing.T, c *explain.Case, r lab.Result) {
+	t.Helper()
+	crashed, err := c.Kernel.Crashed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if crashed.PID != r.Crasher.PID || crashed.Comm != r.Crasher.Comm {
+		t.Errorf("crashed task is %s (%d), want %s (%d)", crashed.Comm, crashed.PID, r.Crasher.Comm, r.Crasher.PID)
+	}
+	findings := c.Findings()
+	if len(findings) == 0 {
+		t.Fatal("no finding")
+	}
+	if f := findings[0]; string(f.Class) != r.Truth.Class || f.Confidence != explain.Certain {
+		t.Errorf("first finding is %q: %s, %s; want %s, certain", f.Title, f.Class, f.Confidence, r.Truth.Class)
+	}
+	if len(c.Crash.Doubts) > 0 {
+		t.Errorf("doubts: %q", c.Crash.Doubts)
+	}
+	trace := c.Crash.Trace
+	if f, _ := trace.Find(r.Truth.Culprit); f == nil || !trace.Reliable || trace.User == nil {
+		t.Errorf("the stack lacks %s, or is not reliable (%t), or does not end in user mode (%t):\n%s",
+			r.Truth.Culprit, trace.Reliable, trace.User != nil, strings.Join(names(trace), "\n"))
+	}
+}
+
+// checkTasks holds tasks and stacks against the guest's own lists, and the identity
+// of the kernel with them.
+func checkTasks(t *testing.T, c *explain.Case, r lab.Result) {
+	t.Helper()
+	k := c.Kernel
+	if k.Release != r.Guest.Release || k.BuildID != r.Guest.BuildID {
+		t.Errorf("kernel %s, build %s; want %s, %s", k.Release, k.BuildID, r.Guest.Release, r.Guest.BuildID)
+	}
+	tasks, err := k.Tasks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	traces := make(map[int]*stack.Trace)
+	for _, trace := range c.Unwinder.All(tasks) {
+		if !trace.Task.Idle {
+			traces[trace.Task.PID] = trace
+		}
+		if !trace.Reliable {
+			t.Errorf("stack of %s (%d) is not reliable: %s\n%s", trace.Task.Comm, trace.Task.PID, trace.Problem,
+				strings.Join(names(trace), "\n"))
+		}
+	}
+	slept := 0
+	for _, want := range r.Tasks {
+		trace := traces[want.PID]
+		if trace == nil {
+			t.Errorf("%s (%d) is not listed", want.Comm, want.PID)
+			continue
+		}
+		if got := trace.Task; got.Comm != want.Comm || got.TGID != want.TGID {
+			t.Errorf("pid %d is %s of process %d, want %s of %d", want.PID, got.Comm, got.TGID, want.Comm, want.TGID)
+		}
+		if trace.User == nil {
+			t.Errorf("stack of %s (%d) does not end in user mode", want.Comm, want.PID)
+		}
+		if len(want.Stack) > 0 {
+			slept++
+			checkStack(t, want, trace)
+		}
+	}
+	for _, comm := range slices.Concat([]string{"init"}, wire.Processes) {
+		if !slices.ContainsFunc(r.Tasks, func(t wire.Task) bool { return t.Comm == comm && t.PID == t.TGID }) {
+			t.Errorf("the guest did not report its process %s", comm)
+		}
+	}
+	if slept != 3 {
+		t.Errorf("the guest reported %d sleeping threads, want 3", slept)
+	}
+}
+
+// checkStack holds a stack against the kernel's own unwinding, which begins above the
+// functions of the scheduler.
+func checkStack(t *testing.T, want wire.Task, trace *stack.Trace) {
+	t.Helper()
+	got := names(trace)
+	if len(got) < len(want.Stack) || !slices.Equal(got[len(got)-len(want.Stack):], want.Stack) {
+		t.Errorf("stack of %s:\n%s\nwant it to end in:\n%s", want.Comm, strings.Join(got, "\n"), strings.Join(want.Stack, "\n"))
+	}
+}
+
+// names are the frames of a stack as "function+0x12".
+func names(trace *stack.Trace) []string {
+	var list []string
+	for i := range trace.Frames {
+		list = append(list, trace.Frames[i].Name())
+	}
+	return list
+}
+
+// consoleLine matches what printk writes to the console: time and text.
+var consoleLine = regexp.MustCompile(`(?m)^\[ *(\d+\.\d{6})\] (.*?)\s*$`)
+
+// checkLog looks for the last lines of the console in the dump's log, times included.
+func checkLog(t *testing.T, c *explain.Case, r lab.Result) {
+	t.Helper()
+	const enough = 12
+	text, err := os.ReadFile(r.Console)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var console []string
+	var last time.Duration
+	for _, m := range consoleLine.FindAllStringSubmatch(string(text), -1) {
+		now, err := time.ParseDuration(m[1] + "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now < last {
+			break // the capture kernel has begun
+		}
+		last, console = now, append(console, m[1]+" "+m[2])
+	}
+	if len(console) < enough {
+		t.Fatalf("only %d lines on the console", len(console))
+	}
+	console = console[len(console)-enough:]
+	var log []string
+	for _, record := range c.Log {
+		for line := range strings.SplitSeq(record.Text, "\n") {
+			µs := record.Time.Microseconds()
+			log = append(log, strings.TrimRight(fmt.Sprintf("%d.%06d %s", µs/1e6, µs%1e6, line), " "))
+		}
+	}
+	for i := range log {
+		if len(log)-i >= enough && slices.Equal(log[i:i+enough], console) {
+			return
+		}
+	}
+	t.Errorf("the log does not have the end of the console:\n%s\nthe log ends in:\n%s",
+		strings.Join(console, "\n"), strings.Join(log[max(0, len(log)-20):], "\n"))
+}
