@@ -270,6 +270,31 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// Functions may all have one name.
+func TestFunctionsAllAlike(t *testing.T) {
+	var r rawTypes
+	name := r.name("same")
+	r.add(0, btfFuncProto, 0, 0)
+	const n = 300000
+	for range n {
+		r.add(name, btfFunc, 0, 1)
+	}
+	r.add(r.name("other"), btfFunc, 0, 1)
+	set, err := parseBTF(r.bytes(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids := set.index.function("same"); len(ids) != n || ids[0] != 2 || ids[n-1] != n+1 {
+		t.Errorf("%d functions", len(ids))
+	}
+	if ids := set.index.function("other"); len(ids) != 1 || ids[0] != n+2 {
+		t.Errorf("other: %v", ids)
+	}
+	if ids := set.index.function("none"); ids != nil {
+		t.Errorf("none: %v", ids)
+	}
+}
+
 // Sections of data that the library would complete from an ELF file's are left alone.
 func TestDataSections(t *testing.T) {
 	for _, name := range []string{".data..percpu", ".ksyms", ".kconfig"} {

@@ -18,6 +18,7 @@ const (
 	maxBugs     = 1 << 20
 	bugWarning  = 1 << 0 // BUGFLAG_WARNING
 	bugRelative = 4      // bytes of an address that is stored relative to its place
+	maxBugEntry = 256    // bytes; it has 12
 )
 
 // bugTable is a table of bug entries and the addresses in it.
@@ -43,7 +44,7 @@ func (k *Kernel) bugs() bugTable {
 // distance of its trap from itself.
 func (k *Kernel) readBugs(t bugTable, start Addr, n uint64) {
 	size, err := k.SizeOf("bug_entry")
-	if err != nil || size < bugRelative || n/size > maxBugs {
+	if err != nil || size < bugRelative || size > maxBugEntry || n/size > maxBugs {
 		return
 	}
 	raw := make([]byte, n/size*size)
