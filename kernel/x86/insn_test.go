@@ -104,6 +104,17 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("% x: no text", code)
 		}
 		i.Target()
+		i.RIPTarget()
+		i.Immediate()
+		regs := FromUserRegs([NumRegs]uint64{})
+		for _, a := range i.Accesses() {
+			if !a.Read && !a.Write || a.Bytes < 0 {
+				t.Errorf("% x: %+v", code, a)
+			}
+			a.Address(&regs)
+			a.Address(&Regs{})
+			a.Registers()
+		}
 	})
 }
 
