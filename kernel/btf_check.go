@@ -53,6 +53,7 @@ type btfIndex struct {
 	kinds   []uint8
 	vlens   []uint16 // members, parameters, values
 	names   []uint32 // offsets in the string section, which goes on from base's
+	refs    []uint32 // the size of a struct, union, enum, int; the id of what others refer to
 	strings []byte
 	depth   int  // no type graph is deeper
 	elfData bool // has a section that the library would complete from an ELF file
@@ -113,7 +114,6 @@ type btfChecker struct {
 	types  []byte
 	total  uint32   // ids are below
 	named  int      // bytes of names so far
-	refs   []uint32 // the id in each type's header
 	edges  []uint32 // all that each type refers to, by index in kinds
 	starts []uint32 // where the edges of each type begin, and one more
 	tags   []uint32 // the declaration tags: index in kinds, component

@@ -63,6 +63,10 @@ type Argument struct {
 	Type  string `json:"type"`
 	Value *hex   `json:"value"`
 	From  string `json:"from"`
+	// Where the value is lost, but not where it was read from: the C expression that
+	// was read, and what it is now.
+	Expr string `json:"expr,omitempty"`
+	Now  *hex   `json:"now,omitempty"`
 }
 
 // TailCall is a function between a frame and its caller that a jump replaced.
@@ -80,6 +84,10 @@ func argumentList(args []stack.Arg) []Argument {
 		if a.Known {
 			v := hex(a.Value)
 			arg.Value = &v
+		}
+		if a.Again != nil {
+			v := hex(a.Again.Value)
+			arg.Expr, arg.Now = a.Again.Expr, &v
 		}
 		out = append(out, arg)
 	}

@@ -21,7 +21,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 		if f.RegsAt != 0 {
 			fmt.Fprintf(w, "    [exception RIP: %s]\n", s.paint(red, f.Name()))
 			registers(w, &f.Regs)
-			arguments(w, f.Args, s)
+			called(w, f, s)
 			continue
 		}
 		mark := ""
@@ -32,15 +32,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 		if f.Exact && i == 0 && t.Running {
 			registers(w, &f.Regs)
 		}
-		arguments(w, f.Args, s)
-		for _, tail := range f.Tail {
-			note := "left by a tail call"
-			if tail.OneOf {
-				note = "left by a tail call; there are other ways"
-			}
-			fmt.Fprintf(w, "    [%s: %s]\n", s.paint(cyan, clean(tail.Symbol.Name)), note)
-			arguments(w, tail.Args, s)
-		}
+		called(w, f, s)
 		n++
 	}
 	if t.User != nil {
@@ -54,14 +46,31 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 	}
 }
 
+// called writes how a frame's function was called: its parameters, and the functions
+// on the way that tail calls removed.
+func called(w io.Writer, f *stack.Frame, s Style) {
+	arguments(w, f.Args, s)
+	for _, tail := range f.Tail {
+		note := "left by a tail call"
+		if tail.OneOf {
+			note = "left by a tail call; there are other ways"
+		}
+		fmt.Fprintf(w, "    [%s: %s]\n", s.paint(cyan, clean(tail.Symbol.Name)), note)
+		arguments(w, tail.Args, s)
+	}
+}
+
 // arguments writes parameters, once they have been looked for.
 func arguments(w io.Writer, args []stack.Arg, s Style) {
 	for _, a := range args {
-		if !a.Known {
+		switch {
+		case a.Known:
+			fmt.Fprintf(w, "        %s = %#x  %s\n", clean(declare(a)), a.Value, s.paint(dim, "("+clean(a.From)+")"))
+		case a.Again != nil:
+			fmt.Fprintf(w, "        %s: lost; it was %s, which is now %#x\n", clean(declare(a)), clean(a.Again.Expr), a.Again.Value)
+		default:
 			fmt.Fprintf(w, "        %s: unknown\n", clean(declare(a)))
-			continue
 		}
-		fmt.Fprintf(w, "        %s = %#x  %s\n", clean(declare(a)), a.Value, s.paint(dim, "("+clean(a.From)+")"))
 	}
 }
 

@@ -18,6 +18,11 @@ type Arg struct {
 	Known bool
 	Value uint64 // of Type's size, the rest zero
 	From  string // how the value was found, in words
+	// Again is set where the value itself is lost, but the memory that it was read
+	// from is known: what that holds now, which need not be what it held then.
+	Again *Reread
+
+	reg gpr // that it was passed in
 }
 
 // TailCall is a function that jumped to the next one instead of calling it.
@@ -86,6 +91,7 @@ func (u *Unwinder) Arguments(t *Trace) {
 		t.Frames[i].Args = u.parameters(a)
 		if a.link != nil {
 			t.Frames[i].Tail = u.tails(a.link, acts[i+1])
+			u.readAgain(t.Frames[i].Args, a.link.regs, acts[i+1])
 		}
 	}
 }
@@ -378,6 +384,7 @@ func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
 		switch {
 		case n == 0: // an empty struct takes nothing
 		case n <= 2 && n <= len(regs):
+			arg.reg = regs[0]
 			k, regs = entry[regs[0]], regs[n:]
 		case n <= len(words):
 			k, words = words[0], words[n:]

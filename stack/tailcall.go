@@ -238,6 +238,7 @@ func (u *Unwinder) tails(l *link, caller *activation) []TailCall {
 		}
 		if proto, err := h.code.proto(); err == nil {
 			t.Args = args(proto, entry, [stackArgs]known{})
+			u.readAgain(t.Args, h.regs, caller)
 		} else {
 			t.Args = registerArgs(entry)
 		}
