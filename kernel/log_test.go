@@ -162,6 +162,28 @@ func TestLogByInfo(t *testing.T) {
 	}
 }
 
+// Without VMCOREINFO the layout is in BTF.
+func TestRingLogByTypes(t *testing.T) {
+	atomic := kerneltest.Struct("atomic_long_t", field{Name: "counter", Type: kerneltest.Long})
+	lpos := kerneltest.Struct("prb_data_blk_lpos", field{Name: "begin", Type: kerneltest.Ulong}, field{Name: "next", Type: kerneltest.Ulong})
+	desc := kerneltest.Struct("prb_desc", field{Name: "state_var", Type: atomic}, field{Name: "text_blk_lpos", Type: lpos})
+	info := kerneltest.Struct("printk_info", field{Name: "seq", Type: kerneltest.Ulong}, field{Name: "ts_nsec", Type: kerneltest.Ulong},
+		field{Name: "text_len", Type: kerneltest.U16}, field{Name: "facility", Type: kerneltest.U8}, field{Name: "flags", Type: kerneltest.U8, Bits: 5},
+		field{Name: "level", Type: kerneltest.U8, Bits: 3}, field{Name: "caller_id", Type: kerneltest.U32},
+		field{Name: "dev_info", Type: kerneltest.Array(kerneltest.Char, 64)})
+	descRing := kerneltest.Struct("prb_desc_ring", field{Name: "count_bits", Type: kerneltest.U32}, field{Name: "descs", Type: kerneltest.Ptr(desc)},
+		field{Name: "infos", Type: kerneltest.Ptr(info)}, field{Name: "head_id", Type: atomic}, field{Name: "tail_id", Type: atomic},
+		field{Name: "last_finalized_seq", Type: atomic})
+	dataRing := kerneltest.Struct("prb_data_ring", field{Name: "size_bits", Type: kerneltest.U32}, field{Name: "data", Type: kerneltest.Ptr(kerneltest.Char)})
+	m := kerneltest.New()
+	m.Types(kerneltest.Struct("printk_ringbuffer", field{Name: "desc_ring", Type: descRing}, field{Name: "text_data_ring", Type: dataRing}))
+	msgs := messages(40)
+	m.PrintkRing(4, 11, msgs...)
+	m.NoInfo = true
+	m.CPU(0, 0, 0)
+	checkLog(t, open(t, m), msgs, 16, true)
+}
+
 func TestNoLog(t *testing.T) {
 	if _, err := collect(open(t, kerneltest.New()).Log()); !errors.Is(err, ErrNoSymbol) {
 		t.Errorf("%v", err)

@@ -122,6 +122,25 @@ func TestPartOfTask(t *testing.T) {
 	}
 }
 
+func TestStackSize(t *testing.T) {
+	for _, tt := range []struct {
+		start, end string
+		size, want uint64
+	}{
+		{"__start_init_stack", "__end_init_stack", 32 << 10, 32 << 10},
+		{"__start_init_task", "__end_init_task", 16 << 10, 16 << 10},
+		{"__start_init_task", "__end_init_task", 1 << 30, 16 << 10},
+		{"some", "thing", 32 << 10, 16 << 10},
+	} {
+		m := kerneltest.New()
+		m.Symbol(tt.start, 'D', m.Text()+1<<20)
+		m.Symbol(tt.end, 'D', m.Text()+1<<20+tt.size)
+		if got := open(t, m).StackSize(); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.start, got, tt.want)
+		}
+	}
+}
+
 func TestTaskState(t *testing.T) {
 	m := kerneltest.Linux(kerneltest.Options{})
 	task := m.Tasks[1]
