@@ -88,7 +88,7 @@ func (c *Case) findCrash() {
 		return
 	}
 	task, err := c.Kernel.Current(cr.CPU)
-	if err != nil {
+	if task == nil {
 		cr.doubt("the task of CPU %d cannot be read: %v", cr.CPU, err)
 		return
 	}

@@ -291,15 +291,28 @@ func (k *Kernel) idleTasks() ([]Addr, error) {
 
 // Current returns the task that a CPU was running.
 func (k *Kernel) Current(cpu int) (*Task, error) {
-	rq, err := k.PerCPUVar("runqueues", "rq", cpu)
+	a, err := k.CurrentAddr(cpu)
 	if err != nil {
 		return nil, err
 	}
+	t, err := k.TaskAt(a)
+	if t != nil && err != nil {
+		t.CPU, t.OnCPU = cpu, true // the run queue says so, should the task's own memory be missing
+	}
+	return t, err
+}
+
+// CurrentAddr returns the address of the task_struct that a CPU was running.
+func (k *Kernel) CurrentAddr(cpu int) (Addr, error) {
+	rq, err := k.PerCPUVar("runqueues", "rq", cpu)
+	if err != nil {
+		return 0, err
+	}
 	a, err := rq.Pointer("curr")
 	if err != nil {
-		return nil, fmt.Errorf("read run queue of CPU %d: %w", cpu, err)
+		return 0, fmt.Errorf("read run queue of CPU %d: %w", cpu, err)
 	}
-	return k.TaskAt(a)
+	return a, nil
 }
 
 // FindTask returns the thread with that pid, or the task_struct at that address.

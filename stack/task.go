@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 
+	"golang.org/x/arch/x86/x86asm"
+
 	"inquest/kernel"
 	"inquest/kernel/x86"
 )
@@ -12,23 +14,30 @@ import (
 // Task unwinds the stack of one task.
 func (u *Unwinder) Task(task *kernel.Task) *Trace {
 	t := &Trace{Task: task, CPU: task.CPU}
-	if cpu, ok := u.cpus[task.CPU]; ok && u.runs(task) {
-		t.Running, t.Source = true, cpu.Source
-		u.unwind(t, registerState(cpu.Regs))
-		return t
-	}
-	if u.runs(task) {
-		t.Running = true
-		t.Problem = fmt.Sprintf("the dump has no registers of CPU %d, on which the task was running", task.CPU)
+	if cpu, ok := u.current[task.Addr]; ok && (task.OnCPU || task.State == "?") {
+		t.CPU, t.Running = cpu, true
+		state, ok := u.cpus[cpu]
+		if !ok {
+			t.Problem = fmt.Sprintf("the dump has no registers of CPU %d, on which the task was running", cpu)
+			return t
+		}
+		t.Source = state.Source
+		u.unwind(t, registerState(state.Regs))
 		return t
 	}
 	s, err := u.switchFrame(task)
-	if err != nil {
-		t.Problem = err.Error()
+	if err == nil {
+		t.Source = "task_struct.thread.sp"
+		u.unwind(t, s)
 		return t
 	}
-	t.Source = "task_struct.thread.sp"
-	u.unwind(t, s)
+	t.Problem = err.Error()
+	if s, ok := u.findSwitch(task); ok {
+		t.Source = "a switch frame found on the stack"
+		problem := t.Problem + "; the stack was searched for where it was switched out"
+		u.unwind(t, s)
+		t.Reliable, t.Problem = false, problem
+	}
 	return t
 }
 
@@ -48,15 +57,6 @@ func (u *Unwinder) All(tasks []*kernel.Task) []*Trace {
 	return traces
 }
 
-// runs reports whether the task is the one that its CPU was running.
-func (u *Unwinder) runs(task *kernel.Task) bool {
-	if !task.OnCPU {
-		return false
-	}
-	cur, err := u.k.Current(task.CPU)
-	return err == nil && cur.Addr == task.Addr
-}
-
 // registerState starts at a CPU's registers.
 func registerState(regs x86.Regs) state {
 	bp, _ := regs.Get(x86.RBP)
@@ -70,9 +70,17 @@ func (u *Unwinder) switchFrame(task *kernel.Task) (state, error) {
 	if err != nil {
 		return state{}, fmt.Errorf("read thread.sp of pid %d: %w", task.PID, err)
 	}
-	if sp < task.Stack || sp >= task.Stack+u.stackSize {
+	switch {
+	case task.Stack == 0 && task.State == "Z" || task.State == "X":
+		return state{}, fmt.Errorf("pid %d is dead, and its stack was given back", task.PID)
+	case task.Stack != 0 && (sp < task.Stack || sp >= task.Stack+u.stackSize):
 		return state{}, fmt.Errorf("thread.sp %v of pid %d is not on its stack %v", sp, task.PID, task.Stack)
 	}
+	return u.switchedAt(sp)
+}
+
+// switchedAt reads the struct inactive_task_frame at an address.
+func (u *Unwinder) switchedAt(sp kernel.Addr) (state, error) {
 	s := state{}
 	at := sp
 	for _, r := range []x86.Reg{x86.R15, x86.R14, x86.R13, x86.R12, x86.RBX, x86.RBP} {
@@ -83,6 +91,7 @@ func (u *Unwinder) switchFrame(task *kernel.Task) (state, error) {
 		s.regs.Set(r, v)
 		at += 8
 	}
+	var err error
 	if s.pc, err = u.k.Pointer(at); err != nil {
 		return state{}, fmt.Errorf("read inactive_task_frame: %w", err)
 	}
@@ -91,4 +100,54 @@ func (u *Unwinder) switchFrame(task *kernel.Task) (state, error) {
 	// A task that never ran starts at an instruction, not behind a call.
 	s.exact = s.pc == u.forkFrom
 	return s, nil
+}
+
+// findSwitch looks on a task's stack for where it was switched out, when thread.sp is
+// not in the dump: makedumpfile leaves out pages that it takes for free ones on
+// kernels newer than itself. Old switch frames lie below the last one, and may look as
+// good: the highest from which the stack unwinds to its end is the likeliest.
+func (u *Unwinder) findSwitch(task *kernel.Task) (state, bool) {
+	resume, ok := u.resumePoint()
+	if task.Stack == 0 || !ok {
+		return state{}, false
+	}
+	const frame = 6 * 8 // inactive_task_frame up to the return address
+	for at := task.Stack + u.stackSize - 8; at >= task.Stack+frame; at -= 8 {
+		if pc, err := u.k.Pointer(at); err != nil || pc != resume {
+			continue
+		}
+		s, err := u.switchedAt(at - frame)
+		if err != nil {
+			continue
+		}
+		t := &Trace{Task: task}
+		if u.unwind(t, s); t.Reliable {
+			return s, true
+		}
+	}
+	return state{}, false
+}
+
+// resumePoint is where every task that was switched out goes on: behind the call of
+// __switch_to_asm() in __schedule().
+func (u *Unwinder) resumePoint() (kernel.Addr, bool) {
+	sym, err1 := u.k.Lookup("__schedule")
+	to, err2 := u.k.Symbol("__switch_to_asm")
+	if err1 != nil || err2 != nil {
+		return 0, false
+	}
+	c, err := u.codeAt(sym.Addr)
+	if err != nil {
+		return 0, false
+	}
+	f, err := c.flow()
+	if err != nil {
+		return 0, false
+	}
+	for _, insn := range f.insns {
+		if t, ok := insn.Target(); ok && insn.Op == x86asm.CALL && t == uint64(to) {
+			return kernel.Addr(insn.Addr) + kernel.Addr(insn.Len), true
+		}
+	}
+	return 0, false
 }

@@ -24,15 +24,22 @@ type Unwinder struct {
 	orc       *orc
 	stackSize kernel.Addr
 	cpus      map[int]kernel.CPUState
-	forkFrom  kernel.Addr // ret_from_fork: where a new task first runs
-	codes     sync.Map    // entry kernel.Addr -> *code
+	current   map[kernel.Addr]int // task_struct -> the CPU that was running it
+	forkFrom  kernel.Addr         // ret_from_fork: where a new task first runs
+	codes     sync.Map            // entry kernel.Addr -> *code
 }
 
 // NewUnwinder prepares to unwind the stacks of a kernel.
 func NewUnwinder(k *kernel.Kernel) *Unwinder {
-	u := &Unwinder{k: k, orc: newORC(k), stackSize: kernel.Addr(k.StackSize()), cpus: map[int]kernel.CPUState{}}
+	u := &Unwinder{k: k, orc: newORC(k), stackSize: kernel.Addr(k.StackSize()), cpus: map[int]kernel.CPUState{}, current: map[kernel.Addr]int{}}
 	for _, s := range k.CPUStates() {
 		u.cpus[s.CPU] = s
+	}
+	cpus, _ := k.PresentCPUs()
+	for _, cpu := range cpus {
+		if task, err := k.CurrentAddr(cpu); err == nil && task != 0 {
+			u.current[task] = cpu
+		}
 	}
 	for _, name := range []string{"ret_from_fork_asm", "ret_from_fork"} { // _asm since 6.6
 		if a, err := k.Symbol(name); err == nil {
