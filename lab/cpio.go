@@ -19,7 +19,7 @@ type Archive struct {
 
 // NewArchive returns an empty archive that is written to w.
 func NewArchive(w io.Writer) *Archive {
-	return &Archive{w: w, dirs: map[string]bool{".": true, "/": true}}
+	return &Archive{w: w, dirs: map[string]bool{"": true}}
 }
 
 // The types of files, as in st_mode of stat(2).
@@ -31,7 +31,7 @@ const (
 
 // Dir adds a directory.
 func (a *Archive) Dir(name string) {
-	if name = path.Clean(name); !a.dirs[name] {
+	if name = clean(name); !a.dirs[name] {
 		a.Dir(path.Dir(name))
 		a.dirs[name] = true
 		a.entry(name, modeDir|0o755, nil)
@@ -40,17 +40,18 @@ func (a *Archive) Dir(name string) {
 
 // File adds a file with the given permissions.
 func (a *Archive) File(name string, perm uint32, data []byte) {
-	name = path.Clean(name)
 	a.Dir(path.Dir(name))
-	a.entry(name, modeFile|perm, data)
+	a.entry(clean(name), modeFile|perm, data)
 }
 
 // Link adds a symbolic link.
 func (a *Archive) Link(name, target string) {
-	name = path.Clean(name)
 	a.Dir(path.Dir(name))
-	a.entry(name, modeLink|0o777, []byte(target))
+	a.entry(clean(name), modeLink|0o777, []byte(target))
 }
+
+// clean returns a path as an archive has it, without a slash in front; the root is "".
+func clean(name string) string { return path.Clean("/" + name)[1:] }
 
 // Close ends the archive. It does not close the writer.
 func (a *Archive) Close() error {
@@ -63,9 +64,6 @@ func (a *Archive) entry(name string, mode uint32, data []byte) {
 	const magic, links = "070701", 1
 	if a.err == nil && int64(len(data)) > 1<<32-1 {
 		a.err = fmt.Errorf("%s: a file of an initramfs must be smaller than 4 GiB", name)
-	}
-	if len(name) > 0 && name[0] == '/' {
-		name = name[1:]
 	}
 	a.inode++
 	a.write([]byte(magic))

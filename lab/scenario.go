@@ -24,7 +24,7 @@ type Scenario struct {
 	VMCoreInfo  bool              // the machine has a vmcoreinfo device, so that QEMU's dumps have the note
 	QEMU        []string          // dumps from outside, by format of dump-guest-memory
 	Kdump       []Save            // dumps from inside, by a capture kernel; excludes QEMU
-	CrashKernel string            // "160M": memory for the capture kernel
+	CrashKernel string            // "160M": memory for the capture kernel; in one piece, so have thrice as much
 	Guest       string            // path of the compiled inquest/lab/guest; compiled when empty
 	Timeout     time.Duration     // 5 minutes
 

@@ -72,6 +72,13 @@ func setSysctl(assignment string) error {
 // loadCaptureKernel arms kdump. It removes both files then, lest they fill the
 // memory that is to be dumped.
 func loadCaptureKernel(kernel, initrd string, saves []string) error {
+	size, err := os.ReadFile("/sys/kernel/kexec_crash_size")
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(size)) == "0" {
+		return errors.New("no memory is reserved: crashkernel= is missing, or memory has no hole of that size")
+	}
 	k, err := os.Open(kernel)
 	if err != nil {
 		return err
