@@ -61,9 +61,19 @@ type Evidence struct {
 
 // Object is a piece of memory that a finding is about.
 type Object struct {
-	Addr kernel.Addr `json:"-"`
-	Type string      `json:"type"`
-	Role string      `json:"role"`
+	Addr  kernel.Addr `json:"-"`
+	Type  string      `json:"type"` // of the struct; "" when not known
+	Role  string      `json:"role"`
+	Cache string      `json:"cache,omitempty"` // the slab cache that it is from
+	Size  uint64      `json:"size,omitempty"`  // bytes
+}
+
+// Overrun is a use of a member that lies outside of the object.
+type Overrun struct {
+	Member string `json:"member"` // "sock.sk_callback_lock.wait_lock"
+	Offset uint64 `json:"offset"` // of the member, from the pointer
+	End    uint64 `json:"end"`    // of the object, from the pointer
+	By     string `json:"by"`     // the function that used it
 }
 
 // Finding is one thing that went wrong.
@@ -75,10 +85,19 @@ type Finding struct {
 	Evidence   []Evidence `json:"evidence"`
 	Objects    []Object   `json:"objects,omitempty"`
 	Advisory   *Known     `json:"advisory,omitempty"`
+	Overrun    []Overrun  `json:"overrun,omitempty"`
 	Advice     []string   `json:"advice,omitempty"`
-	// Weight ranks findings of equal confidence: a cause weighs more than what
-	// follows from it.
+	// Weight ranks what is certain or likely: a cause weighs more than what follows
+	// from it.
 	Weight int `json:"-"`
+}
+
+// rank is the weight of a finding, below all others for one that is only possible.
+func rank(f Finding) int {
+	if f.Confidence == Possible {
+		return -1
+	}
+	return f.Weight
 }
 
 // Analyzer looks at a case for one kind of failure.
@@ -90,6 +109,7 @@ type Analyzer struct {
 
 // Analyzers are all analyzers, in the order in which they run.
 var Analyzers = []*Analyzer{
+	Confusion,
 	Fault,
 	ListDebug,
 	RefCounter,
@@ -112,7 +132,7 @@ func (c *Case) Findings() []Finding {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.Confidence, a.Confidence), cmp.Compare(b.Weight, a.Weight))
+		return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(b.Confidence, a.Confidence))
 	})
 	if c.Crash != nil {
 		all = c.attachKnown(all)

@@ -3,7 +3,9 @@ package explain
 import (
 	"fmt"
 	"strings"
+	"sync"
 
+	"inquest/heap"
 	"inquest/kernel"
 	"inquest/kernel/x86"
 	"inquest/stack"
@@ -20,6 +22,8 @@ type Case struct {
 	LogError error // why the log is missing or ends early
 	Events   []Event
 	Crash    *Crash // nil when nothing says that the machine crashed
+
+	heap func() *heap.Heap
 }
 
 // Crash is how the machine died, from three witnesses: log, registers and stack.
@@ -35,6 +39,8 @@ type Crash struct {
 	Fault *FaultSite
 	// Doubts are the points on which the witnesses do not agree.
 	Doubts []string
+
+	args sync.Once // for the arguments in Trace
 }
 
 // FaultSite is where a trap was taken, or a watchdog's interrupt.
@@ -49,6 +55,7 @@ type FaultSite struct {
 // New puts a case together. It fails only where nothing at all can be said.
 func New(k *kernel.Kernel) (*Case, error) {
 	c := &Case{Kernel: k, Unwinder: stack.NewUnwinder(k)}
+	c.heap = sync.OnceValue(func() *heap.Heap { return heap.New(k) })
 	c.readLog()
 	c.Events = Events(c.Log)
 	c.findCrash()

@@ -1,0 +1,208 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"inquest/kernel"
+	"inquest/stack"
+)
+
+// promise is a pointer that the code on the crashed stack took for one to a struct.
+type promise struct {
+	ptr      kernel.Addr
+	typ      *btf.Struct
+	sure     bool // the value is what was passed; else it was read again where it had come from
+	passings []passing
+}
+
+// passing is one function that was given the pointer.
+type passing struct {
+	frame    int // index in the trace; of a function that a tail call removed, that of the frame it led to
+	function string
+	param    string
+	from     string
+}
+
+// promises collects the struct pointers that the crashed stack's functions were
+// given, innermost first, those of one pointer and type together.
+func (c *Case) promises() []promise {
+	var all []promise
+	c.arguments(func(frame int, function string, a stack.Arg) {
+		target, ok := pointee(a.BTF)
+		if !ok {
+			return
+		}
+		s, ok := target.(*btf.Struct)
+		if !ok || s.Name == "" || s.Size == 0 {
+			return
+		}
+		ptr, from, known := value(a)
+		if !known && a.Again == nil {
+			return
+		}
+		pass := passing{frame, function, a.Name, from}
+		for i := range all {
+			if p := &all[i]; p.ptr == ptr && p.typ.Name == s.Name {
+				p.sure = p.sure || known
+				p.passings = append(p.passings, pass)
+				return
+			}
+		}
+		all = append(all, promise{ptr: ptr, typ: s, sure: known, passings: []passing{pass}})
+	})
+	return all
+}
+
+// arguments calls f with every parameter from the culprit outwards.
+func (c *Case) arguments(f func(frame int, function string, a stack.Arg)) {
+	cr := c.Crash
+	if cr == nil || cr.Trace == nil {
+		return
+	}
+	cr.args.Do(func() { c.Unwinder.Arguments(cr.Trace) })
+	for i := cr.Culprit; i < len(cr.Trace.Frames); i++ {
+		fr := &cr.Trace.Frames[i]
+		for _, a := range fr.Args {
+			f(i, fr.Symbol.Name, a)
+		}
+		for _, tail := range fr.Tail {
+			for _, a := range tail.Args {
+				f(i, tail.Symbol.Name, a)
+			}
+		}
+	}
+}
+
+// value is a parameter's value, or what was read again in its place.
+func value(a stack.Arg) (ptr kernel.Addr, from string, known bool) {
+	switch {
+	case a.Known:
+		return kernel.Addr(a.Value), a.From, true
+	case a.Again != nil:
+		return kernel.Addr(a.Again.Value), "read again from " + a.Again.Expr, false
+	}
+	return 0, "", false
+}
+
+// pointee is what a pointer type points to, without names and qualifiers.
+func pointee(t btf.Type) (btf.Type, bool) {
+	if t == nil {
+		return nil, false
+	}
+	p, ok := btf.UnderlyingType(t).(*btf.Pointer)
+	if !ok {
+		return nil, false
+	}
+	return btf.UnderlyingType(p.Target), true
+}
+
+// functions lists who was given the pointer, innermost first.
+func (p *promise) functions() string {
+	var names []string
+	for _, pass := range p.passings {
+		if !slices.Contains(names, pass.function) {
+			names = append(names, pass.function)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// outermost is the first function that was given the pointer.
+func (p *promise) outermost() passing { return p.passings[len(p.passings)-1] }
+
+// giver is the function that gave it to the first one.
+func (c *Case) giver(p *promise) string {
+	frames := c.Crash.Trace.Frames
+	if i := p.outermost().frame + 1; i < len(frames) && frames[i].Symbol.Name != "" {
+		return base(frames[i].Symbol.Name)
+	}
+	return p.outermost().function
+}
+
+// access is a use of memory by way of a promised pointer: at an offset in the struct
+// that it was taken for.
+type access struct {
+	offset   uint64
+	place    kernel.Place
+	function string
+	how      string // in words
+}
+
+// accesses finds where the code used the struct: members whose address it passed on,
+// and the memory that the trapped instruction accessed.
+func (c *Case) accesses(p *promise) []access {
+	var all []access
+	add := func(addr kernel.Addr, function, how string) {
+		offset := uint64(addr - p.ptr)
+		place, ok := kernel.PlaceAt(p.typ, offset)
+		if ok && addr >= p.ptr && !slices.ContainsFunc(all, func(a access) bool { return a.offset == offset }) {
+			all = append(all, access{offset, place, function, how})
+		}
+	}
+	last := p.outermost().frame
+	c.arguments(func(frame int, function string, a stack.Arg) {
+		target, ok := pointee(a.BTF)
+		if !ok || frame > last {
+			return
+		}
+		addr, _, known := value(a)
+		if !known && a.Again == nil || addr <= p.ptr || !holds(p.typ, uint64(addr-p.ptr), target) {
+			return
+		}
+		add(addr, function, fmt.Sprintf("%s was given its address", function))
+	})
+	if site := c.Crash.Fault; site != nil && site.Known && c.trapped() {
+		for _, a := range site.Insn.Accesses() {
+			if addr, ok := a.Address(&site.Regs); ok {
+				add(kernel.Addr(addr), functionOf(c.culpritName()), "the trapped instruction accessed it")
+			}
+		}
+	}
+	return all
+}
+
+// holds reports whether a type has a member of another type right at an offset. A
+// pointer to void or to a number may point to anything.
+func holds(typ btf.Type, offset uint64, want btf.Type) bool {
+	name := want.TypeName()
+	if _, ok := want.(*btf.Struct); !ok || name == "" {
+		place, ok := kernel.PlaceAt(typ, offset)
+		return ok && place.Rest == 0
+	}
+	for range 32 {
+		s, ok := btf.UnderlyingType(typ).(*btf.Struct)
+		if offset == 0 && ok && s.Name == name {
+			return true
+		}
+		inner, ok := memberOver(typ, &offset)
+		if !ok {
+			return false
+		}
+		typ = inner
+	}
+	return false
+}
+
+// memberOver returns the type of the member that an offset falls into, and makes the
+// offset one into that.
+func memberOver(typ btf.Type, offset *uint64) (btf.Type, bool) {
+	if a, ok := btf.UnderlyingType(typ).(*btf.Array); ok {
+		if n, err := btf.Sizeof(a.Type); err == nil && n > 0 {
+			*offset %= uint64(n)
+			return a.Type, true
+		}
+		return nil, false
+	}
+	for _, m := range kernel.Members(typ) {
+		at := uint64(m.Offset / 8)
+		if n, err := btf.Sizeof(m.Type); err == nil && *offset >= at && *offset < at+uint64(n) {
+			*offset -= at
+			return m.Type, true
+		}
+	}
+	return nil, false
+}
