@@ -14,5 +14,7 @@ var commands = []*command{
 	rdCommand,
 	disCommand,
 	vtopCommand,
+	whatisCommand,
+	slabCommand,
 	shrinkCommand,
 }
