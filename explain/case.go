@@ -203,7 +203,11 @@ func (c *Case) crossCheck() {
 	}
 	if e.RIP != "" && cr.Fault != nil {
 		f := cr.Trace.Frames[cr.Fault.Frame]
-		if got := fmt.Sprintf("%s+%#x", f.Symbol.Name, f.Offset); got != e.RIP {
+		got := f.PC.String()
+		if f.Symbol.Name != "" {
+			got = fmt.Sprintf("%s+%#x", f.Symbol.Name, f.Offset)
+		}
+		if got != e.RIP {
 			cr.doubt("the log reports RIP %s, the registers say %s", e.RIP, got)
 		}
 	}

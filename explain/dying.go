@@ -28,7 +28,7 @@ var handlerNames = set(
 	"do_divide_error", "divide_error", "do_double_fault", "double_fault", "handle_stack_overflow", "handle_page_fault",
 	"gp_user_force_sig_segv", "die_nmi", "spurious_kernel_fault_check", "pgtable_bad", "show_fault_oops", "fixup_exception",
 	"mce_panic", "do_machine_check", "mce_timed_out", "default_do_nmi", "do_nmi", "nmi", "end_repeat_nmi", "nmi_handle",
-	"search_exception_tables", "irqentry_enter", "notify_die", "__handle_bug", "do_int3", "int3", "do_debug", "debug",
+	"unknown_nmi_error", "pci_serr_error", "io_check_error", "search_exception_tables", "irqentry_enter", "notify_die", "__handle_bug", "do_int3", "int3", "do_debug", "debug",
 	"error_entry", "error_return", "sysvec_thermal", "perf_event_nmi_handler", "watchdog_overflow_callback", "watchdog_hardlockup_check",
 	"__perf_event_overflow", "handle_pmi_common", "intel_pmu_handle_irq", "amd_pmu_handle_irq", "x86_pmu_handle_irq",
 	"local_apic_timer_interrupt", "hrtimer_interrupt", "__hrtimer_run_queues", "__hrtimer_run_queues.constprop.0", "watchdog_timer_fn",

@@ -84,7 +84,7 @@ func (c *Case) trapped() bool {
 		return true
 	}
 	switch cr.Event.Kind {
-	case KindPageFault, KindProtection, KindStack, KindDouble:
+	case KindPageFault, KindProtection:
 		return true
 	case KindOtherTrap:
 		return strings.HasPrefix(cr.Event.Trigger, "stack segment")

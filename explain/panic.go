@@ -11,7 +11,7 @@ var Panic = &Analyzer{
 	Doc:  "panics by decision: sysrq, init killed, out of memory, no root file system …",
 	Run: func(c *Case) []Finding {
 		cr := c.Crash
-		if cr == nil || cr.Event != nil && cr.Event.Kind != KindMemory {
+		if cr == nil || cr.Event != nil && cr.Event.Kind != KindMemory && cr.Event.Kind != KindNMI {
 			return nil
 		}
 		if cr.Panic == nil {
@@ -25,7 +25,11 @@ var Panic = &Analyzer{
 			Evidence:   []Evidence{{Text: cr.Panic.Message, Check: "log"}},
 		}
 		if cr.Trace != nil && len(cr.Trace.Frames) > 0 {
-			f.Evidence = append(f.Evidence, Evidence{Text: "panic() was called from " + c.culpritName(), Check: "bt"})
+			text := "panic() was called from " + c.culpritName()
+			if cr.Fault != nil || cr.Event != nil && cr.Event.Kind == KindNMI {
+				text = "the CPU was interrupted in " + c.culpritName()
+			}
+			f.Evidence = append(f.Evidence, Evidence{Text: text, Check: "bt"})
 		}
 		switch {
 		case c.onStack("sysrq_handle_crash") || strings.Contains(reason, "sysrq triggered crash"):
@@ -38,7 +42,11 @@ var Panic = &Analyzer{
 			f.Class = OutOfMemory
 			f.Title = "the machine ran out of memory"
 		case strings.Contains(reason, "NMI"), strings.Contains(reason, "IOCK"):
-			f.Title = "panic by a non-maskable interrupt: " + reason
+			f.Title = "panic by a non-maskable interrupt"
+			if cr.Event != nil {
+				f.Title += ": " + cr.Event.Message
+				f.Evidence = append(f.Evidence, Evidence{Text: cr.Event.Message, Check: "log"})
+			}
 		case strings.Contains(reason, "VFS: Unable to mount root fs"), strings.Contains(reason, "No working init found"):
 			f.Title = "the machine could not boot: " + reason
 		case strings.Contains(reason, "stack-protector"):

@@ -89,7 +89,7 @@ func declare(a stack.Arg) string {
 // prints only on demand.
 func frameName(f *stack.Frame) string {
 	if f.Symbol.Name == "" {
-		return "(no symbol)"
+		return f.PC.String() + " (no symbol)"
 	}
 	return clean(f.Name())
 }

@@ -223,6 +223,14 @@ func (t *text) stack() {
 		}
 		t.printf("  %s%s\n", mark, t.s.paint(cyan, frameName(f)))
 		shown++
+		again := 0
+		for i+1 < len(trace.Frames) && trace.Frames[i+1].PC == f.PC {
+			again++
+			i++
+		}
+		if again > 0 {
+			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(and %d times more)", again)))
+		}
 	}
 	switch {
 	case !trace.Reliable:

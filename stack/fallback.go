@@ -19,6 +19,21 @@ func (u *Unwinder) dynamicText(pc kernel.Addr) bool {
 	return err == nil && m.Flags&x86.PageNoExecute == 0
 }
 
+// stepWildCall goes back from a call to where no code is, such as one through a NULL
+// pointer: all that it did was to push the return address.
+func (u *Unwinder) stepWildCall(s state) (state, bool) {
+	if !s.exact || u.k.Text(s.pc) || u.dynamicText(s.pc) {
+		return s, false
+	}
+	pc, err := u.k.Pointer(s.sp)
+	if err != nil || !u.returnAddress(pc) {
+		return s, false
+	}
+	next := state{pc: pc, sp: s.sp + 8, bp: s.bp}
+	next.regs.Set(x86.RBP, uint64(s.bp))
+	return next, true
+}
+
 // stepFramePointer goes one frame outwards by the chain that rbp begins, which code
 // without ORC data (BPF programs, trampolines) keeps. Code that has ORC data does not.
 func (u *Unwinder) stepFramePointer(s state, why error) (state, bool) {

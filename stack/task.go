@@ -68,7 +68,7 @@ func registerState(regs x86.Regs) state {
 func (u *Unwinder) switchFrame(task *kernel.Task) (state, error) {
 	sp, err := task.Pointer("thread.sp")
 	if err != nil {
-		return state{}, fmt.Errorf("read thread.sp of pid %d: %w", task.PID, err)
+		return state{}, fmt.Errorf("pid %d: %w", task.PID, err)
 	}
 	switch {
 	case task.Stack == 0 && task.State == "Z" || task.State == "X":

@@ -134,6 +134,9 @@ func lookupPC(s state) kernel.Addr {
 func (u *Unwinder) step(s state) (state, error) {
 	e, err := u.orc.find(lookupPC(s))
 	if err != nil {
+		if next, ok := u.stepWildCall(s); ok {
+			return next, nil
+		}
 		return s, err
 	}
 	switch e.typ {
