@@ -259,7 +259,7 @@ func (t *Types) named(name string) any {
 
 // namedIn returns the type that a C name means in one BTF section, nil when none.
 func (t *Types) namedIn(s *typeSet, name string) btf.Type {
-	kinds := [][]uint8{{btfStruct}, {btfUnion}, {btfEnum, btfEnum64}, {btfTypedef}, {btfInt, btfFloat}}
+	kinds := []uint8{btfStruct, btfUnion, btfEnum, btfEnum64, btfTypedef, btfInt, btfFloat}
 	tag, bare, _ := strings.Cut(name, " ")
 	switch tag {
 	case "struct":
@@ -267,13 +267,11 @@ func (t *Types) namedIn(s *typeSet, name string) btf.Type {
 	case "union":
 		kinds, name = kinds[1:2], bare
 	case "enum":
-		kinds, name = kinds[2:3], bare
+		kinds, name = kinds[2:4], bare
 	}
-	for _, kind := range kinds {
-		for _, id := range s.index.find(name, kind...) {
-			if typ, err := t.resolve(s, id); err == nil {
-				return typ
-			}
+	for _, id := range s.index.find(name, kinds...) {
+		if typ, err := t.resolve(s, id); err == nil {
+			return typ
 		}
 	}
 	return nil
@@ -298,7 +296,7 @@ func (t *Types) Func(name, module string) (*btf.FuncProto, error) {
 	if s == nil {
 		return nil, fmt.Errorf("%s in %s: %w", name, module, ErrNoType)
 	}
-	for _, id := range s.index.function(name) {
+	for _, id := range s.index.find(name, btfFunc) {
 		typ, err := t.resolve(s, id)
 		if err != nil {
 			continue

@@ -1,12 +1,9 @@
 package kernel
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"sync"
-
-	"github.com/cilium/ebpf/btf"
 )
 
 // Limits on BTF. A distribution's kernel has 110,000 types in 5 MiB, an allmodconfig
@@ -14,7 +11,9 @@ import (
 const (
 	maxBTF      = 48 << 20
 	maxBTFTypes = 1 << 19
-	maxBTFNames = 128 << 20 // bytes of all names, counted as often as they are used
+	// maxBTFNames bounds the bytes of all names together, each counted as often as it
+	// is used, and as if it were the longest. A kernel of 110,000 types has 60 MB.
+	maxBTFNames = 512 << 20
 	// maxBTFDepth bounds how deep the library recurses into a type graph, at 2
 	// KiB of stack each. The kernels of 5.10 to 7.3 need at most 4,700.
 	maxBTFDepth = 1 << 15
@@ -58,8 +57,8 @@ type btfIndex struct {
 	depth   int  // no type graph is deeper
 	elfData bool // has a section that the library would complete from an ELF file
 
-	functionsOnce sync.Once
-	functions     *functions
+	byNameOnce sync.Once
+	byName     nameTable
 }
 
 // btfSize returns the length that a BTF header claims.
@@ -91,15 +90,8 @@ func checkBTF(raw []byte, base *btfIndex) (*btfIndex, error) {
 	section := func(at int) []byte {
 		return raw[hdr+int(le.Uint32(raw[at:])):][:le.Uint32(raw[at+4:])]
 	}
-	c := btfChecker{types: section(8)}
-	c.strings = section(16)
-	if len(c.strings) == 0 || c.strings[len(c.strings)-1] != 0 {
-		return nil, fmt.Errorf("BTF strings do not end: %w", ErrCorrupt)
-	}
-	if c.base = base; base != nil {
-		c.firstID = base.firstID + len(base.kinds)
-	}
-	for _, pass := range []func() error{c.count, c.walk, c.checkTags, c.measure} {
+	c := newBTFChecker(section(8), section(16), base)
+	for _, pass := range []func() error{c.measureStrings, c.walk, c.checkTags, c.measure} {
 		if err := pass(); err != nil {
 			return nil, err
 		}
@@ -111,12 +103,54 @@ func checkBTF(raw []byte, base *btfIndex) (*btfIndex, error) {
 // btfChecker is the type graph of a BTF section, as it is being verified.
 type btfChecker struct {
 	btfIndex
-	types  []byte
-	total  uint32   // ids are below
-	named  int      // bytes of names so far
-	edges  []uint32 // all that each type refers to, by index in kinds
-	starts []uint32 // where the edges of each type begin, and one more
-	tags   []uint32 // the declaration tags: index in kinds, component
+	types   []byte
+	longest int      // string
+	named   int      // bytes of names so far, at most
+	refs    []uint32 // the id in each type's header
+	edges   []uint32 // all that each type refers to, by index in kinds
+	starts  []uint32 // where the edges of each type begin, and one more
+	tags    []uint32 // the declaration tags: index in kinds, component
+}
+
+func newBTFChecker(types, strings []byte, base *btfIndex) *btfChecker {
+	// A type with its parts takes some 25 bytes.
+	n := min(len(types)/20, maxBTFTypes) + 1
+	c := &btfChecker{
+		types:  types,
+		refs:   make([]uint32, 0, n),
+		edges:  make([]uint32, 0, 2*n),
+		starts: make([]uint32, 1, n),
+	}
+	c.kinds, c.vlens, c.names = make([]uint8, 0, n), make([]uint16, 0, n), make([]uint32, 0, n)
+	c.strings = strings
+	if c.base = base; base != nil {
+		c.firstID = base.firstID + len(base.kinds)
+	} else {
+		c.add(0, 0, 0, 0) // void
+	}
+	return c
+}
+
+// measureStrings finds the longest string.
+func (c *btfChecker) measureStrings() error {
+	if c.base != nil {
+		c.longest = c.base.longest()
+	}
+	c.longest = max(c.longest, c.btfIndex.longest())
+	if n := len(c.strings); n == 0 || c.strings[n-1] != 0 || c.longest > maxNameLen {
+		return fmt.Errorf("BTF strings of %d bytes: %w", n, ErrCorrupt)
+	}
+	return nil
+}
+
+func (x *btfIndex) longest() int {
+	n := 0
+	for s := x.strings; len(s) > 0; {
+		end := len(cut0(s))
+		n = max(n, end)
+		s = s[min(end+1, len(s)):]
+	}
+	return n
 }
 
 // btfRecord splits off the first type.
@@ -146,40 +180,6 @@ func btfRecord(types []byte) (kind uint8, vlen int, record, rest []byte, err err
 	return kind, vlen, types[:size], types[size:], nil
 }
 
-// count makes room for the types and the references between them.
-func (c *btfChecker) count() error {
-	n, refs := 0, 0
-	for types := c.types; len(types) > 0; n++ {
-		kind, vlen, _, rest, err := btfRecord(types)
-		if err != nil {
-			return err
-		}
-		switch kind {
-		case btfStruct, btfUnion, btfDatasec, btfFuncProto:
-			refs += vlen
-		}
-		refs += 2
-		types = rest
-	}
-	if c.base == nil {
-		n++ // void
-	}
-	if c.firstID+n > maxBTFTypes {
-		return fmt.Errorf("BTF of more than %d types: %w", maxBTFTypes, ErrCorrupt)
-	}
-	c.total = uint32(c.firstID + n)
-	c.kinds = make([]uint8, 0, n)
-	c.vlens = make([]uint16, 0, n)
-	c.names = make([]uint32, 0, n)
-	c.refs = make([]uint32, 0, n)
-	c.starts = make([]uint32, 1, n+1)
-	c.edges = make([]uint32, 0, refs)
-	if c.base == nil {
-		c.add(0, 0, 0, 0)
-	}
-	return nil
-}
-
 // add ends a type, when its edges are there.
 func (c *btfChecker) add(kind uint8, vlen int, name, ref uint32) {
 	c.kinds = append(c.kinds, kind)
@@ -191,19 +191,19 @@ func (c *btfChecker) add(kind uint8, vlen int, name, ref uint32) {
 
 // walk verifies every reference and name, and collects the edges.
 func (c *btfChecker) walk() error {
-	bad := false
+	first, last, bad := uint32(c.firstID), uint32(0), false
 	ref := func(id uint32) {
-		if id >= c.total {
-			bad = true
-		} else if id >= uint32(c.firstID) && id > 0 {
-			c.edges = append(c.edges, id-uint32(c.firstID))
+		if id >= first && id > 0 {
+			c.edges = append(c.edges, id-first)
+			last = max(last, id)
 		}
 	}
 	name := func(off uint32) {
-		s, ok := c.stringAt(off)
-		if c.named += len(s); !ok || len(s) > maxNameLen || c.named > maxBTFNames {
-			bad = true
+		if off == 0 {
+			return
 		}
+		bad = bad || !c.isString(off)
+		c.named += c.longest
 	}
 	for types := c.types; len(types) > 0; {
 		kind, vlen, record, rest, err := btfRecord(types)
@@ -249,12 +249,26 @@ func (c *btfChecker) walk() error {
 			ref(refTo)
 			c.tags = append(c.tags, uint32(len(c.kinds)), le.Uint32(parts))
 		}
-		if bad {
-			return fmt.Errorf("BTF type %d: %w", c.firstID+len(c.kinds), ErrCorrupt)
+		if c.add(kind, vlen, nameOff, refTo); bad || c.firstID+len(c.kinds) > maxBTFTypes || c.named > maxBTFNames {
+			return fmt.Errorf("BTF type %d: %w", c.firstID+len(c.kinds)-1, ErrCorrupt)
 		}
-		c.add(kind, vlen, nameOff, refTo)
+	}
+	if total := c.firstID + len(c.kinds); int(last) >= total {
+		return fmt.Errorf("BTF refers to type %d of %d: %w", last, total, ErrCorrupt)
 	}
 	return nil
+}
+
+// isString reports whether a string begins at an offset.
+func (x *btfIndex) isString(off uint32) bool {
+	if x.base != nil {
+		n := uint32(len(x.base.strings))
+		if off < n {
+			return x.base.isString(off)
+		}
+		off -= n
+	}
+	return int(off) < len(x.strings) && (off == 0 || x.strings[off-1] == 0)
 }
 
 // stringAt returns the string at an offset, which must be where one begins.
@@ -311,7 +325,7 @@ func (x *btfIndex) kindOf(id int) (kind uint8, vlen uint16) {
 // chain of strongly connected components, each counted as if all its types could
 // follow one another (Tarjan's algorithm, without recursion).
 func (c *btfChecker) measure() error {
-	type frame struct{ node, edge uint32 }
+	type frame struct{ node, edge, below uint32 } // below: the depth of what is complete
 	const done = ^uint32(0)
 	var (
 		index = make([]uint32, len(c.kinds)) // order of discovery from 1 on; done when its component is complete
@@ -319,102 +333,63 @@ func (c *btfChecker) measure() error {
 		calls []frame
 		open  []uint32 // discovered, not yet in a component
 		next  uint32
+		base  uint32
 	)
-	base := 0
 	if c.base != nil {
-		base = c.base.depth
+		base = uint32(c.base.depth)
 	}
 	visit := func(v uint32) {
 		next++
 		index[v], low[v] = next, next
 		open = append(open, v)
-		calls = append(calls, frame{v, c.starts[v]})
+		calls = append(calls, frame{v, c.starts[v], base})
 	}
 	for root := range index {
 		if index[root] != 0 {
 			continue
 		}
 		visit(uint32(root))
+	walk:
 		for len(calls) > 0 {
 			f := &calls[len(calls)-1]
-			v := f.node
-			if f.edge < c.starts[v+1] {
-				to := c.edges[f.edge]
-				f.edge++
-				if index[to] == 0 {
+			v, below := f.node, f.below
+			for e, end := f.edge, c.starts[f.node+1]; e < end; e++ {
+				switch to := c.edges[e]; index[to] {
+				case 0:
+					f.edge, f.below = e+1, below
 					visit(to)
-				} else if index[to] != done {
+					continue walk
+				case done:
+					below = max(below, low[to])
+				default:
 					low[v] = min(low[v], index[to])
 				}
-				continue
 			}
 			calls = calls[:len(calls)-1]
-			if len(calls) > 0 {
+			if low[v] == index[v] {
+				first := len(open) - 1
+				for open[first] != v {
+					first--
+				}
+				depth := below + uint32(len(open)-first)
+				if depth > maxBTFDepth {
+					return fmt.Errorf("BTF types nest more than %d deep: %w", maxBTFDepth, ErrCorrupt)
+				}
+				for _, m := range open[first:] {
+					index[m], low[m] = done, depth
+				}
+				open = open[:first]
+				c.depth = max(c.depth, int(depth))
+				below = depth
+			} else {
 				parent := calls[len(calls)-1].node
 				low[parent] = min(low[parent], low[v])
 			}
-			if low[v] != index[v] {
-				continue
+			if len(calls) > 0 {
+				parent := &calls[len(calls)-1]
+				parent.below = max(parent.below, below)
 			}
-			first := len(open) - 1
-			for open[first] != v {
-				first--
-			}
-			component := open[first:]
-			open = open[:first]
-			depth := base
-			for _, m := range component {
-				for _, to := range c.edges[c.starts[m]:c.starts[m+1]] {
-					if index[to] == done {
-						depth = max(depth, int(low[to]))
-					}
-				}
-			}
-			depth += len(component)
-			if depth > maxBTFDepth {
-				return fmt.Errorf("BTF types nest more than %d deep: %w", maxBTFDepth, ErrCorrupt)
-			}
-			for _, m := range component {
-				index[m], low[m] = done, uint32(depth)
-			}
-			c.depth = max(c.depth, depth)
 		}
 	}
 	return nil
-}
-
-// find returns the types of a name whose kind is among the given ones, by id.
-func (x *btfIndex) find(name string, kinds ...uint8) []btf.TypeID {
-	if name == "" || len(name) > maxNameLen {
-		return nil
-	}
-	var found []btf.TypeID
-	for s := x; s != nil; s = s.base {
-		off, ok := s.offsetOf(name)
-		if !ok {
-			continue
-		}
-		for i, have := range x.names {
-			if have == off && slices.Contains(kinds, x.kinds[i]) {
-				found = append(found, btf.TypeID(x.firstID+i))
-			}
-		}
-	}
-	return found
-}
-
-// offsetOf returns where a string of this section is in the joint one.
-func (x *btfIndex) offsetOf(s string) (uint32, bool) {
-	at := 0
-	if key := append([]byte(s), 0); !bytes.HasPrefix(x.strings, key) {
-		i := bytes.Index(x.strings, append([]byte{0}, key...))
-		if i < 0 {
-			return 0, false
-		}
-		at = i + 1
-	}
-	if x.base != nil {
-		at += len(x.base.strings)
-	}
-	return uint32(at), true
 }
