@@ -37,9 +37,9 @@ type Cache struct {
 	UserSize     uint64
 	RefCount     int // more than 1 when caches were merged into it
 	Ctor         kernel.Addr
-	HasUserTrack bool // SLAB_STORE_USER
+	HasUserTrack bool // SLAB_STORE_USER: who allocated and freed an object is kept
 	HasRedZone   bool // SLAB_RED_ZONE
-	HasPoison    bool // SLAB_POISON
+	HasPoison    bool // SLAB_POISON: free objects are filled with it
 
 	h    *Heap
 	sd   kernel.Addr // kernfs_node of its directory in /sys/kernel/slab
@@ -50,12 +50,12 @@ type Cache struct {
 type slubLayout struct {
 	pages *pageLayout
 	// In struct slab, or until 5.16 struct page.
-	cache, freelist, next      uint64
-	inuse, objects, frozen     bitField
-	cpu                        *cpuSlabLayout // until 6.19
-	sheaves                    *sheafLayout   // since 6.18
-	flagBits                   map[string]uint64
-	redZone, poison, storeUser uint64
+	cache, freelist, next             uint64
+	inuse, objects, frozen            bitField
+	cpu                               *cpuSlabLayout // until 6.19
+	sheaves                           *sheafLayout   // since 6.18
+	flagBits                          map[string]uint64
+	redZone, poison, storeUser, byRCU uint64
 }
 
 // cpuSlabLayout is struct kmem_cache_cpu.
@@ -166,7 +166,8 @@ func (h *Heap) findCacheFlags(l *slubLayout) {
 			"TYPESAFE_BY_RCU": 0x80000, "MEM_SPREAD": 0x100000, "TRACE": 0x200000, "ACCOUNT": 0x4000000,
 		}
 	}
-	l.redZone, l.poison, l.storeUser = l.flagBits["RED_ZONE"], l.flagBits["POISON"], l.flagBits["STORE_USER"]
+	l.redZone, l.poison = l.flagBits["RED_ZONE"], l.flagBits["POISON"]
+	l.storeUser, l.byRCU = l.flagBits["STORE_USER"], l.flagBits["TYPESAFE_BY_RCU"]
 }
 
 // FlagNames returns the names of the cache's flags, without SLAB_, in order.
@@ -191,8 +192,8 @@ func (c *Cache) Kmalloc() bool {
 	return strings.HasPrefix(c.Name, "kmalloc-") || strings.HasPrefix(c.Name, "dma-kmalloc-")
 }
 
-// Caches returns every slab cache, the last made first. What could be read comes
-// with the error.
+// Caches returns every slab cache on the kernel's list, the last made first. What
+// could be read comes with the error.
 func (h *Heap) Caches() ([]*Cache, error) { return h.list() }
 
 func (h *Heap) listCaches() ([]*Cache, error) {
@@ -214,7 +215,7 @@ func (h *Heap) listCaches() ([]*Cache, error) {
 			err = fmt.Errorf("more than %d slab caches: %w", maxCaches, kernel.ErrCorrupt)
 		}
 		if err != nil {
-			return all, errors.Join(first, fmt.Errorf("list the slab caches: %w", err))
+			return all, errors.Join(first, err)
 		}
 		c, err := h.cacheAt(o.Addr)
 		if err != nil {
@@ -297,9 +298,13 @@ func (h *Heap) cacheAt(addr kernel.Addr) (*Cache, error) {
 	if c.Name, err = o.String("name"); err != nil {
 		return fail(err)
 	}
-	c.Ctor, _ = o.Pointer("ctor")
+	if c.Ctor, err = o.Pointer("ctor"); err != nil {
+		return fail(err)
+	}
 	c.sd, _ = o.Pointer("kobj.sd")
-	c.HasUserTrack, c.HasRedZone, c.HasPoison = c.Flags&l.storeUser != 0, c.Flags&l.redZone != 0, c.Flags&l.poison != 0
+	c.HasUserTrack, c.HasRedZone = c.Flags&l.storeUser != 0, c.Flags&l.redZone != 0
+	// Objects that are read or initialised while they are free keep their content.
+	c.HasPoison = c.Flags&l.poison != 0 && c.Flags&l.byRCU == 0 && c.Ctor == 0
 	c.held = sync.OnceValue(c.readHeld)
 	kept, _ := h.caches.LoadOrStore(addr, c)
 	return kept.(*Cache), nil

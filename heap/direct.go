@@ -171,6 +171,8 @@ func (p *PageInfo) describe(h *Heap) string {
 		what = fmt.Sprintf("page %#x of the cache of file %s, inode %v", p.Index, p.File, p.Inode)
 	case p.hasFlag("reserved"):
 		what = "a reserved page"
+	case p.RefCount > 0 && p.MapCount == 0 && p.Mapping == 0:
+		what = "a page that the kernel has for itself"
 	case p.RefCount == 0:
 		what = "a page that nobody uses, but that is not on a free list (perhaps a CPU's)"
 	}

@@ -136,7 +136,8 @@ func (h *Heap) findPageFlags(l *pageLayout) {
 // before, whose value VMCOREINFO has for makedumpfile's sake.
 func (h *Heap) findPageTypes(l *pageLayout) {
 	for _, e := range h.enum("enum pagetype") {
-		if name, ok := strings.CutPrefix(e.Name, "PGTY_"); ok && e.Value < 256 {
+		// The last value is what a count below zero looks like.
+		if name, ok := strings.CutPrefix(e.Name, "PGTY_"); ok && e.Value < 255 {
 			if l.types == nil {
 				l.types = map[uint8]string{}
 			}

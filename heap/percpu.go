@@ -203,7 +203,7 @@ func (h *Heap) readChunks() []chunk {
 // inChunk describes an address in a later chunk of per-CPU memory, which lies in the
 // vmalloc area; false when it is in none.
 func (h *Heap) inChunk(m *Memory) bool {
-	if m.Area == nil || !strings.HasPrefix(m.Area.Symbol, "pcpu_") {
+	if m.Area == nil || !strings.HasPrefix(m.Area.Symbol, "pcpu_get_vm_areas") {
 		return false
 	}
 	m.Kind, m.Desc = PerCPU, "dynamic per-CPU memory"

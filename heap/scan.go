@@ -49,76 +49,114 @@ type region struct {
 }
 
 // indexSlabs looks at every struct page for those that are slabs. No list has them
-// all: SLUB forgets slabs that are full.
+// all: SLUB forgets slabs that are full. Where the list of caches is broken, slabs tell
+// what caches there are.
 func (h *Heap) indexSlabs() (*slabIndex, error) {
 	l, err := h.slub()
 	if err != nil {
 		return nil, err
 	}
 	caches, listErr := h.Caches()
-	if len(caches) == 0 {
-		return nil, listErr
-	}
-	known := make(map[uint64]uint32, len(caches))
+	b := &indexBuilder{h: h, l: l, x: &slabIndex{caches: slices.Clone(caches)}, known: map[kernel.Addr]uint32{}, broken: listErr != nil}
+	b.kfence, _ = h.kfence()
 	for i, c := range caches {
-		known[uint64(c.Addr)] = uint32(i)
+		b.known[c.Addr] = uint32(i)
 	}
-	x := &slabIndex{caches: caches, missing: listErr}
-	var (
-		mu      sync.Mutex
-		wg      sync.WaitGroup
-		regions = make(chan region)
-	)
-	kfence, hasKfence := h.kfence()
+	var wg sync.WaitGroup
+	regions := make(chan region)
 	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			var refs []slabRef
-			var wrong []Corruption
-			gaps := uint64(0)
-			visit := func(pfn uint64, p rawPage) {
-				if hasKfence && kfence.holds(h.virt(pfn)) {
-					return
-				}
-				cache := le.Uint64(p[l.cache:])
-				i, ok := known[cache]
-				inuse, objects, frozen := l.inuse.of(p), l.objects.of(p), l.frozen.of(p)
-				switch {
-				case !ok:
-					if len(wrong) < maxWrong {
-						wrong = append(wrong, Corruption{Slab: h.pageAt(l.pages, pfn), What: fmt.Sprintf("its cache %#x is none of slab_caches", cache)})
-					}
-				case objects == 0 || inuse > objects:
-					if len(wrong) < maxWrong {
-						wrong = append(wrong, Corruption{Cache: caches[i], Slab: h.pageAt(l.pages, pfn), What: fmt.Sprintf("%d of %d objects are in use", inuse, objects)})
-					}
-				default:
-					refs = append(refs, slabRef{pfn, i, uint16(inuse), uint16(objects | frozen<<15)})
-				}
-			}
-			for r := range regions {
-				gaps += h.scanRegion(l.pages, r, visit)
-			}
-			mu.Lock()
-			x.refs, x.wrong = append(x.refs, refs...), append(x.wrong, wrong...)
-			x.gaps += gaps
-			mu.Unlock()
-		})
+		wg.Go(func() { b.work(regions) })
 	}
 	err = h.vmemmapRegions(l.pages, func(r region) { regions <- r })
 	close(regions)
 	wg.Wait()
-	if x.missing == nil {
-		x.missing = err
+	x := b.x
+	if len(x.caches) == 0 {
+		return nil, cmp.Or(listErr, err)
 	}
+	x.missing = errors.Join(listErr, err)
 	slices.SortFunc(x.refs, func(a, b slabRef) int { return cmp.Or(cmp.Compare(a.cache, b.cache), cmp.Compare(a.pfn, b.pfn)) })
-	x.first = make([]int, len(caches)+1)
-	for i, r := 0, 0; i <= len(caches); i++ {
+	x.first = make([]int, len(x.caches)+1)
+	for i, r := 0, 0; i <= len(x.caches); i++ {
 		for r < len(x.refs) && x.refs[r].cache < uint32(i) {
 			r++
 		}
 		x.first[i] = r
 	}
 	return x, nil
+}
+
+// indexBuilder makes a slabIndex, in several goroutines.
+type indexBuilder struct {
+	h      *Heap
+	l      *slubLayout
+	broken bool // the list of caches is
+	kfence span
+
+	mu    sync.Mutex
+	x     *slabIndex
+	known map[kernel.Addr]uint32 // index in x.caches
+}
+
+// work looks at regions of the array of struct page.
+func (b *indexBuilder) work(regions <-chan region) {
+	var (
+		refs  []slabRef
+		wrong []Corruption
+		gaps  uint64
+		last  kernel.Addr // slabs of a cache often follow each other
+		index uint32
+	)
+	visit := func(pfn uint64, p rawPage) {
+		page := b.h.pageAt(b.l.pages, pfn)
+		cache := kernel.Addr(le.Uint64(p[b.l.cache:]))
+		if b.kfence.holds(b.h.virt(pfn)) || cache == 0 { // the latter while a slab is made or given back
+			return
+		}
+		if cache != last {
+			i, ok := b.lookup(cache)
+			if !ok {
+				if len(wrong) < maxWrong {
+					wrong = append(wrong, Corruption{Slab: page, What: fmt.Sprintf("its cache %v is none of slab_caches", cache)})
+				}
+				return
+			}
+			last, index = cache, i
+		}
+		inuse, objects, frozen := b.l.inuse.of(p), b.l.objects.of(p), b.l.frozen.of(p)
+		if objects == 0 || objects > maxObjects || inuse > objects {
+			if len(wrong) < maxWrong {
+				wrong = append(wrong, Corruption{Slab: page, What: fmt.Sprintf("%d of %d objects are in use, in a slab of the cache at %v", inuse, objects, cache)})
+			}
+			return
+		}
+		refs = append(refs, slabRef{pfn, index, uint16(inuse), uint16(objects | frozen<<15)})
+	}
+	for r := range regions {
+		gaps += b.h.scanRegion(b.l.pages, r, visit)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.x.refs, b.x.wrong = append(b.x.refs, refs...), append(b.x.wrong, wrong...)
+	b.x.gaps += gaps
+}
+
+// lookup returns the index of a cache. Where the list of caches is broken, one that
+// looks like a cache is taken for one.
+func (b *indexBuilder) lookup(cache kernel.Addr) (uint32, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i, ok := b.known[cache]; ok || !b.broken {
+		return i, ok
+	}
+	c, err := b.h.cacheAt(cache)
+	if err != nil || len(b.x.caches) == maxCaches {
+		return 0, false
+	}
+	i := uint32(len(b.x.caches))
+	b.x.caches = append(b.x.caches, c)
+	b.known[cache] = i
+	return i, true
 }
 
 // vmemmapRegions yields what of the array of struct page is mapped. Forged page tables
@@ -204,7 +242,7 @@ func (h *Heap) scanRegion(l *pageLayout, r region, visit func(pfn uint64, p rawP
 	return gaps
 }
 
-// ref reads the slab of a reference, as the scan saw it.
+// slabOf reads the slab of a reference, as the scan saw it.
 func (h *Heap) slabOf(l *slubLayout, x *slabIndex, r slabRef) (slab, error) {
 	p, err := h.readPage(l.pages, r.pfn)
 	if err != nil {

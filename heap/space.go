@@ -40,6 +40,7 @@ func (s spaces) name(a kernel.Addr) string {
 		{s.vmalloc, "the vmalloc area"},
 		{s.direct, "the direct map"},
 		{s.vmemmap, "the array of struct page"},
+		{s.entry, "the CPU entry areas"},
 		{span{0xffffff0000000000, 0xffffff0000000000 + pgdSize}, "the ESPFIX stacks"},
 		{span{0xffffffef00000000, 0xffffffff00000000}, "the EFI region"},
 		{span{startKernelMap, startKernelMap + 1<<30}, "the area of the kernel image"},

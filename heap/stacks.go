@@ -27,7 +27,7 @@ func (h *Heap) inTaskStack(m *Memory) bool {
 	on := func(t *kernel.Task) bool {
 		return t != nil && t.Stack != 0 && m.Addr >= t.Stack && m.Addr-t.Stack < size
 	}
-	if m.Area != nil && (m.Area.Size != uint64(size) || m.Area.Caller != 0 && !strings.Contains(m.Area.Symbol, "dup_task") && !strings.Contains(m.Area.Symbol, "copy_process") && !strings.Contains(m.Area.Symbol, "alloc_thread_stack")) {
+	if m.Area != nil && m.Area.Size != uint64(size) {
 		return false
 	}
 	var task *kernel.Task
@@ -191,7 +191,7 @@ func (h *Heap) onCPUStack(m *Memory, s cpuStack) {
 // identifyEntryArea describes an address in the CPU entry areas (struct
 // cpu_entry_area, arch/x86/include/asm/cpu_entry_area.h).
 func (h *Heap) identifyEntryArea(m *Memory) {
-	m.Kind, m.Desc = FixedArea, "in the CPU entry areas"
+	m.Kind = FixedArea
 	for _, s := range h.cpus().stacks {
 		if s.kind == ExceptionStack && s.holds(m.Addr) {
 			if strings.HasSuffix(s.name, "guard") {
@@ -213,4 +213,5 @@ func (h *Heap) identifyEntryArea(m *Memory) {
 			return
 		}
 	}
+	h.identifyUnknown(m)
 }

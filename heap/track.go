@@ -217,7 +217,7 @@ func judgePoison(b []byte, c *Cache, state ObjectState) string {
 		check("left red zone", 0, start, fill)
 		check("right red zone", end, c.RedLeftPad+c.Inuse, fill)
 	}
-	if c.HasPoison && state == Free && c.Ctor == 0 && end <= uint64(len(b)) {
+	if c.HasPoison && state == Free && end <= uint64(len(b)) {
 		check("poison", start, end-1, poisonFree)
 		check("end of poison", end-1, end, poisonEnd)
 	}

@@ -201,7 +201,7 @@ func (h *Heap) identifyVmalloc(m *Memory) bool {
 	}
 	offset := uint64(m.Addr - a.Start)
 	if offset >= a.Size {
-		m.Desc = fmt.Sprintf("in the guard page, %d bytes past the end of %s", offset-a.Size, a.describe())
+		m.Desc = fmt.Sprintf("in the guard page behind %s", a.describe())
 	} else {
 		m.Desc = into(offset) + " " + a.describe()
 	}

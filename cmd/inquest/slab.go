@@ -74,15 +74,14 @@ func completeCache(k *kernel.Kernel, word string) []string {
 	return words
 }
 
-// pickCaches returns the named caches, all without names.
+// pickCaches returns the named caches, none without names, which is all.
 func pickCaches(s *session, h *heap.Heap, names []string) ([]*heap.Cache, error) {
-	all, err := h.Caches()
-	if len(all) == 0 {
-		return nil, fmt.Errorf("list the slab caches: %w", err)
-	}
-	s.miss(err)
 	if len(names) == 0 {
-		return all, nil
+		return nil, nil
+	}
+	all, err := h.Caches()
+	if err != nil {
+		s.miss(fmt.Errorf("list the slab caches: %w", err))
 	}
 	var picked []*heap.Cache
 	for _, name := range names {
@@ -105,11 +104,13 @@ func pickCaches(s *session, h *heap.Heap, names []string) ([]*heap.Cache, error)
 // slabList lists caches as slabtop does.
 func slabList(s *session, h *heap.Heap, caches []*heap.Cache, sortBy string) error {
 	usages, err := h.Usages()
-	if len(usages) == 0 && err != nil {
+	if errors.Is(err, heap.ErrNoSLUB) {
 		return err
 	}
 	s.miss(err)
-	usages = slices.DeleteFunc(usages, func(u heap.Usage) bool { return !slices.Contains(caches, u.Cache) })
+	if len(caches) > 0 {
+		usages = slices.DeleteFunc(usages, func(u heap.Usage) bool { return !slices.Contains(caches, u.Cache) })
+	}
 	orders := map[string]func(a, b heap.Usage) int{
 		"size":    func(a, b heap.Usage) int { return cmp.Compare(b.Bytes, a.Bytes) },
 		"objects": func(a, b heap.Usage) int { return cmp.Compare(b.Objects, a.Objects) },
@@ -182,13 +183,19 @@ func slabObjects(s *session, h *heap.Heap, caches []*heap.Cache, states map[heap
 	for _, c := range caches {
 		byCache[c] = &found{}
 	}
+	all := len(caches) == 0
 	unknown := 0
 	err := h.AllObjects(context.Background(), func(c *heap.Cache, objects []heap.Object, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		f := byCache[c]
 		if f == nil {
-			return
+			if !all {
+				return
+			}
+			f = &found{}
+			byCache[c] = f
+			caches = append(caches, c)
 		}
 		if f.err == nil {
 			f.err = err
@@ -201,7 +208,13 @@ func slabObjects(s *session, h *heap.Heap, caches []*heap.Cache, states map[heap
 			}
 		}
 	})
+	if errors.Is(err, heap.ErrNoSLUB) {
+		return err
+	}
 	s.miss(err)
+	if all {
+		slices.SortFunc(caches, func(a, b *heap.Cache) int { return strings.Compare(a.Name, b.Name) })
+	}
 	if unknown > 0 {
 		s.miss(fmt.Errorf("of %d objects the dump does not tell whether they are free", unknown))
 	}
@@ -243,7 +256,7 @@ func slabObjects(s *session, h *heap.Heap, caches []*heap.Cache, states map[heap
 func slabCheck(s *session, h *heap.Heap) error {
 	wrong, stats, err := h.Check(context.Background())
 	s.progress.end()
-	if stats.Caches == 0 && err != nil {
+	if errors.Is(err, heap.ErrNoSLUB) {
 		return err
 	}
 	s.miss(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -144,8 +145,8 @@ func pageText(p *heap.PageInfo) string {
 	if p.File != "" {
 		parts = append(parts, p.File)
 	}
-	if len(p.Flags) > 0 {
-		parts = append(parts, strings.Join(p.Flags, "|"))
+	if flags := slices.DeleteFunc(slices.Clone(p.Flags), func(f string) bool { return f == p.Type }); len(flags) > 0 {
+		parts = append(parts, strings.Join(flags, "|"))
 	}
 	return strings.Join(parts, ", ")
 }
