@@ -1,6 +1,7 @@
 package heap
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -24,16 +25,43 @@ func (h *Heap) findCPUAreas() *cpuAreas {
 	end, err2 := h.k.Symbol("__per_cpu_end")
 	if err1 == nil && err2 == nil && end > start {
 		a.start, a.static = start, uint64(end-start)
-		size := h.variable32("pcpu_unit_size", a.static)
+		size := max(h.firstChunk(), a.static)
 		for _, cpu := range cpus {
 			if at, err := h.k.PerCPU(start, cpu); err == nil && at > startOfKernel {
-				a.first = append(a.first, cpuStack{span: spanOf(at, kernel.Addr(max(size, a.static))), cpu: cpu, kind: PerCPU})
+				a.first = append(a.first, cpuStack{span: spanOf(at, kernel.Addr(size)), cpu: cpu, kind: PerCPU})
 			}
 		}
 	}
 	a.stacks = h.irqStacks(cpus)
 	h.findEntryAreas(a, cpus)
 	return a
+}
+
+// firstChunk returns how many bytes a CPU has in the first chunk: pcpu_first_chunk
+// describes the dynamic part, which ends it. What was set aside beyond that was given
+// back to the page allocator (pcpu_embed_first_chunk() of mm/percpu.c).
+func (h *Heap) firstChunk() uint64 {
+	base, err1 := h.k.Symbol("pcpu_base_addr")
+	at, err2 := h.k.Symbol("pcpu_first_chunk")
+	if errors.Join(err1, err2) != nil {
+		return 0
+	}
+	start, err1 := h.k.Pointer(base)
+	first, err2 := h.k.Pointer(at)
+	if errors.Join(err1, err2) != nil {
+		return 0
+	}
+	o, err := h.k.Object("pcpu_chunk", first)
+	if err != nil {
+		return 0
+	}
+	dynamic, err1 := o.Pointer("base_addr")
+	pages, err2 := o.Uint("nr_pages")
+	const most = 1 << 30
+	if errors.Join(err1, err2) != nil || dynamic < start || uint64(dynamic-start) > most || pages > most>>pageShift {
+		return 0
+	}
+	return uint64(dynamic-start) + pages<<pageShift
 }
 
 // variable32 reads an int variable, or returns something else.
