@@ -168,15 +168,7 @@ func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness
 		{Text: fmt.Sprintf("%s at %s", site.Insn.Text(c.symname), name), Addr: site.PC, Check: fmt.Sprintf("dis -r %v", site.PC)},
 		{Text: fmt.Sprintf("%s %#x: %s", verb, addr, bad.what), Addr: kernel.Addr(addr)},
 	}
-	var parts []string
-	for _, r := range a.Registers() {
-		if v, ok := site.Regs.Get(r); ok {
-			parts = append(parts, fmt.Sprintf("%s = %#x", r, v))
-		}
-	}
-	if len(parts) > 0 {
-		f.Evidence = append(f.Evidence, Evidence{Text: "the address comes from " + strings.Join(parts, ", ")})
-	}
+	c.trace(&f, a)
 	if c.logSays(addr) {
 		f.Evidence = append(f.Evidence, Evidence{Text: "the log reports the same address: " + c.Crash.Event.Message})
 	}

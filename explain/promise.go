@@ -57,13 +57,17 @@ func (c *Case) promises() []promise {
 	return all
 }
 
-// arguments calls f with every parameter from the culprit outwards.
+// arguments works out the arguments of the crashed stack, and calls f with every
+// parameter from the culprit outwards; f may be nil.
 func (c *Case) arguments(f func(frame int, function string, a stack.Arg)) {
 	cr := c.Crash
 	if cr == nil || cr.Trace == nil {
 		return
 	}
 	cr.args.Do(func() { c.Unwinder.Arguments(cr.Trace) })
+	if f == nil {
+		return
+	}
 	for i := cr.Culprit; i < len(cr.Trace.Frames); i++ {
 		fr := &cr.Trace.Frames[i]
 		for _, a := range fr.Args {

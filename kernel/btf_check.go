@@ -106,7 +106,6 @@ type btfChecker struct {
 	types   []byte
 	longest int      // string
 	named   int      // bytes of names so far, at most
-	refs    []uint32 // the id in each type's header
 	edges   []uint32 // all that each type refers to, by index in kinds
 	starts  []uint32 // where the edges of each type begin, and one more
 	tags    []uint32 // the declaration tags: index in kinds, component
@@ -117,11 +116,11 @@ func newBTFChecker(types, strings []byte, base *btfIndex) *btfChecker {
 	n := min(len(types)/20, maxBTFTypes) + 1
 	c := &btfChecker{
 		types:  types,
-		refs:   make([]uint32, 0, n),
 		edges:  make([]uint32, 0, 2*n),
 		starts: make([]uint32, 1, n),
 	}
 	c.kinds, c.vlens, c.names = make([]uint8, 0, n), make([]uint16, 0, n), make([]uint32, 0, n)
+	c.refs = make([]uint32, 0, n)
 	c.strings = strings
 	if c.base = base; base != nil {
 		c.firstID = base.firstID + len(base.kinds)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+
+	"inquest/vmcore"
 )
 
 func TestPlaceAt(t *testing.T) {
@@ -44,5 +46,30 @@ func TestPlaceAt(t *testing.T) {
 	}
 	if got, want := FirstMembers(sock), []string{"sock", "common"}; !slices.Equal(got, want) {
 		t.Errorf("first members %v, want %v", got, want)
+	}
+}
+
+// TestStructsOfSize looks structs up by size in the BTF of a real kernel.
+func TestStructsOfSize(t *testing.T) {
+	d, err := vmcore.Open("../testdata/example.kdump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	k, err := Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := k.Types()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := k.SizeOf("struct tcp_request_sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := types.StructsOfSize(size, "")
+	if !slices.Contains(names, "tcp_request_sock") || slices.Contains(names, "sock") {
+		t.Errorf("structs of %d bytes: %v", size, names)
 	}
 }

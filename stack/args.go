@@ -87,6 +87,7 @@ func (u *Unwinder) Arguments(t *Trace) {
 			acts[i].fromCaller(acts[i+1])
 		}
 	}
+	t.acts = acts
 	for i, a := range acts {
 		t.Frames[i].Args = u.parameters(a)
 		if a.link != nil {

@@ -53,6 +53,8 @@ type Trace struct {
 	User     *x86.Regs // the registers of user mode in which the stack ends, nil for a kernel thread
 	Reliable bool      // every frame follows from the tables, down to a proper end
 	Problem  string    // why it is not reliable
+
+	acts []*activation // of each frame, once Arguments has run
 }
 
 // Find returns the innermost frame of a function, and its number.

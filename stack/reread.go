@@ -6,6 +6,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"inquest/kernel"
+	"inquest/kernel/x86"
 )
 
 // Reread is a value that was read from memory, read once more.
@@ -106,4 +107,55 @@ func member(p expression, off int64) expression {
 		return expression{}
 	}
 	return expression{p.text + "->" + place.Path, place.Type}
+}
+
+// Source is where a register's value came from.
+type Source struct {
+	Param string      // the parameter that it is; "" when it was read from memory
+	Addr  kernel.Addr // where it was read; 0 for a parameter
+	Size  int         // bytes read
+	Plus  int64       // added to the parameter, or to what was read
+	Expr  string      // in C, as far as types tell: "entry->state.sk"; "" when they do not
+}
+
+// Source says where the code of a frame had got the value of a register from. It needs
+// [Unwinder.Arguments] to have run on the trace; ok is false where it was neither given
+// as a parameter nor read from memory at a known address.
+func (u *Unwinder) Source(t *Trace, frame int, r x86.Reg) (s Source, ok bool) {
+	if frame >= len(t.acts) || t.acts[frame].here == nil {
+		return s, false
+	}
+	a := t.acts[frame]
+	for n, reg := range gprRegs {
+		if reg == r {
+			return u.source(a, a.here.regs[n])
+		}
+	}
+	return s, false
+}
+
+func (u *Unwinder) source(a *activation, v value) (s Source, ok bool) {
+	if v.bits != 64 {
+		return s, false
+	}
+	if p := a.parameter(v.root); p.text != "" {
+		return Source{Param: p.text, Plus: v.off, Expr: p.text}, true
+	}
+	from, ok := a.flow.loads[v.root]
+	if !ok {
+		return s, false
+	}
+	s = Source{Size: from.size, Plus: v.off}
+	if k, ok := a.eval(from.at); ok && k.bits == 64 {
+		s.Addr, s.Expr = kernel.Addr(k.v), member(a.parameter(from.at.root), from.at.off).text
+		return s, true
+	}
+	base := from.at
+	base.off = 0
+	b, e, ok := u.reread(a, base, 0)
+	if !ok {
+		return s, false
+	}
+	s.Addr, s.Expr = kernel.Addr(b)+kernel.Addr(from.at.off), member(e, from.at.off).text
+	return s, true
 }
