@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"inquest/explain"
+	"inquest/kernel"
 	"inquest/vmcore"
 )
 
@@ -15,9 +17,13 @@ var shrinkCommand = &command{
 	name:  "shrink",
 	short: "write a small dump that still explains the crash",
 	long: `Writes a dump, in kdump-compressed format with zstd, that holds only the
-pages of memory that Inquest looks at: those that explain, bt --all, ps, log and
-mod read. On the small dump these print what they print on the whole one. crash and
-drgn open it too, as far as its pages reach.
+pages of memory that Inquest looks at: those that explain --verbose, bt --all --args,
+ps, log, mod and slab read, the stacks that were running, and what lies around the
+objects of the crash. On the small dump these print what they print on the whole one.
+crash and drgn open it too, as far as its pages reach.
+
+The slab lists of a machine with more than 8 GiB are left out: they would need the
+struct page of every page.
 
 A small dump still holds memory of the machine that crashed: names of programs,
 the kernel's log, kernel stacks. It holds no page that only user programs used.`,
@@ -36,6 +42,7 @@ the kernel's log, kernel stacks. It holds no page that only user programs used.`
 			if err := s.readAll(); err != nil {
 				return err
 			}
+			s.readAround()
 			size, err := writeFile(*to, func(f *os.File) error { return vmcore.Shrink(f, d, read.Pages()) })
 			if err != nil {
 				return err
@@ -57,12 +64,17 @@ var shrunken = []struct {
 }{
 	{explainCommand, []string{"--verbose"}},
 	{explainCommand, []string{"--json"}},
-	{btCommand, []string{"--all"}},
+	{btCommand, []string{"--all", "--args"}},
 	{psCommand, nil},
 	{logCommand, nil},
 	{modCommand, nil},
 	{infoCommand, nil},
+	{slabCommand, nil},
 }
+
+// maxSlabPFN bounds the machines whose slab lists go into a small dump: they need
+// vmemmap, 1/64 of all memory.
+const maxSlabPFN = 8 << 30 >> 12
 
 // readAll runs those commands on the session's dump, for what they read. One that
 // can conclude nothing does not matter; a dump without a kernel does.
@@ -71,6 +83,9 @@ func (s *session) readAll() error {
 		return err
 	}
 	for _, c := range shrunken {
+		if c.command == slabCommand && s.dump.MaxPFN > maxSlabPFN {
+			continue
+		}
 		sub := *s
 		sub.out, sub.errOut, sub.term = io.Discard, io.Discard, terminal{}
 		flags := pflag.NewFlagSet(c.command.name, pflag.ContinueOnError)
@@ -82,6 +97,36 @@ func (s *session) readAll() error {
 		run(&sub, nil)
 	}
 	return nil
+}
+
+// readAround reads what somebody may want to look at who examines the crash further:
+// the stacks of the tasks that were running, and the objects of the findings with what
+// lies around them. What is missing is missing.
+func (s *session) readAround() {
+	k := s.kernel
+	touch := func(from, to kernel.Addr) {
+		const page, most = 4096, 64 << 10
+		from &^= page - 1
+		for at := from; at < to && at-from < most; at += page {
+			k.U8(at)
+		}
+	}
+	cpus, _ := k.PresentCPUs()
+	for _, cpu := range cpus {
+		if t, _ := k.Current(cpu); t != nil && t.Stack != 0 {
+			touch(t.Stack, t.Stack+kernel.Addr(k.StackSize()))
+		}
+	}
+	c, err := explain.New(k)
+	if err != nil {
+		return
+	}
+	const around = 4096
+	for _, f := range c.Findings() {
+		for _, o := range f.Objects {
+			touch(o.Addr-around, o.Addr+kernel.Addr(o.Size)+around)
+		}
+	}
 }
 
 // writeFile writes a new file under a temporary name, so that a failure leaves
