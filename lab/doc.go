@@ -27,4 +27,8 @@
 //
 // QEMU, and for some scenarios makedumpfile, have to be installed. The error for a
 // program that is missing is a [MissingToolError], which names its Debian package.
+//
+// This package's own tests boot kernels when built with the tag "qemu":
+//
+//	go test -tags qemu -run 'QEMU|Kdump' ./lab
 package lab

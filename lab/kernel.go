@@ -17,9 +17,9 @@ type Kernel struct {
 	Modules string // path of lib/modules/RELEASE
 }
 
-// OpenKernel returns the kernel of an unpacked Debian package: of the one with the
-// highest release in the directory, if there are several. Up to 6.18 the image is
-// boot/vmlinuz-RELEASE, later it lies beside the modules.
+// OpenKernel returns the kernel of an unpacked Debian package; of several in one
+// directory, the last by name. Up to 6.18 the image is boot/vmlinuz-RELEASE, later it
+// lies beside the modules.
 func OpenKernel(root string) (*Kernel, error) {
 	var found *Kernel
 	for _, pattern := range []string{"lib/modules/*", "usr/lib/modules/*"} {

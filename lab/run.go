@@ -37,6 +37,9 @@ type Dump struct {
 	How  string `json:"how"`
 }
 
+// resultFile is where a scenario's directory holds its Result.
+const resultFile = "scenario.json"
+
 // kvmBoot is how long a guest may take to boot under KVM before Run thinks that it
 // never will.
 const kvmBoot = 20 * time.Second
@@ -78,11 +81,13 @@ func Run(ctx context.Context, s Scenario) (Result, error) {
 		}
 	}
 	var result Result
-	for _, m.Accel = range accels {
+	for i := range accels {
+		m.Accel = accels[i]
 		result, err = s.run(ctx, m)
-		if m.Accel != KVM || !errors.Is(err, errNotBooted) || ctx.Err() != nil {
+		if i == len(accels)-1 || !errors.Is(err, errNotBooted) || ctx.Err() != nil {
 			break
 		}
+		s.Progress(fmt.Sprintf("no luck with %s (%v)", m.Accel, err))
 	}
 	if err != nil {
 		return result, fmt.Errorf("run %s under %s: %w%s", s.Name, m.Accel, err, lastLines(m.Console, 8))
@@ -91,7 +96,7 @@ func Run(ctx context.Context, s Scenario) (Result, error) {
 	if err != nil {
 		return result, err
 	}
-	return result, os.WriteFile(filepath.Join(s.Dir, "scenario.json"), append(text, '\n'), 0o644)
+	return result, os.WriteFile(filepath.Join(s.Dir, resultFile), append(text, '\n'), 0o644)
 }
 
 // machine prepares all that the virtual machine is made of.
@@ -169,7 +174,7 @@ func (s *Scenario) addCapture(ctx context.Context, image *Initramfs) error {
 // run runs the machine once.
 func (s *Scenario) run(ctx context.Context, m *Machine) (r Result, err error) {
 	start := time.Now()
-	for _, old := range []string{m.Console, m.Report} {
+	for _, old := range []string{m.Console, m.Report, filepath.Join(s.Dir, resultFile)} {
 		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return r, err
 		}

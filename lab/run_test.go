@@ -110,6 +110,7 @@ func TestRunFails(t *testing.T) {
 			if behaviour == "silent" {
 				s.Timeout = 500 * time.Millisecond
 			}
+			writeFiles(t, s.Dir, map[string][]byte{"scenario.json": []byte("of an earlier run")})
 			start := time.Now()
 			_, err := Run(t.Context(), s)
 			if err == nil || !strings.Contains(err.Error(), want) {

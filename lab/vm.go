@@ -158,7 +158,7 @@ func (vm *VM) Close() {
 	}
 }
 
-// Formats of dump-guest-memory. "kdump-zlib" is flattened before QEMU 8.2.
+// Formats of dump-guest-memory. "kdump-zlib" comes flattened, as makedumpfile -F writes it.
 const (
 	FormatELF       = "elf"
 	FormatKdumpZlib = "kdump-zlib"

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * confuse: takes objects for what they are not, in the way that is written to
+ * /proc/confuse. Each way is one classic bug, arranged so that the machine dies
+ * of it at once and the same way every time: what the code reads by mistake was
+ * filled with GARBAGE before, which is no address.
+ *
+ * The functions are noinline, as functions of distinct files would be, and pass
+ * the pointer on through a few frames.
+ */
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+#include <linux/version.h>
+#include <linux/workqueue.h>
+
+#define GARBAGE 0x55	/* in every byte: 0x5555555555555555 is not canonical */
+#define MANY 256	/* objects: more than a slab holds */
+
+struct session;
+
+struct session_ops {
+	int (*account)(struct session *s, u64 bytes);
+	void (*close)(struct session *s);
+};
+
+/* The larger one, in a cache of its own. */
+struct session {
+	u64 id;
+	char peer[40];
+	u64 counters[20];
+	struct list_head link;
+	spinlock_t lock;
+	struct work_struct work;
+	const struct session_ops *ops;
+	void (*notify)(struct session *s);
+	u64 deadline;
+};
+
+/* The smaller one; it too has a name, a link and work to do, elsewhere. */
+struct probe {
+	u64 id;
+	char peer[40];
+	struct work_struct work;
+	u64 samples[4];
+};
+
+/* What a ticket's memory is used for when the ticket is gone. */
+struct blob {
+	u32 length;
+	u32 flags;
+	u8 data[184];
+};
+
+struct ticket {
+	u64 id;
+	char holder[24];
+	struct list_head link;
+	struct session *session;
+	u64 used;
+	/* SLUB keeps its free pointer in the middle of a free object. */
+	const struct session_ops *ops;
+	u64 stamps[6];
+	void (*release)(struct ticket *t);
+	u64 flags;
+	u64 more[4];
+};
+
+static struct kmem_cache *session_cache, *probe_cache, *ticket_cache, *blob_cache;
+static LIST_HEAD(sessions);
+static LIST_HEAD(tickets);
+static void *kept[MANY];
+static u64 total;
+
+/* A cache with a constructor is never merged with another. */
+static void session_init(void *p) { memset(p, 0, sizeof(struct session)); }
+static void probe_init(void *p) { memset(p, 0, sizeof(struct probe)); }
+static void ticket_init(void *p) { memset(p, 0, sizeof(struct ticket)); }
+static void blob_init(void *p) { memset(p, 0, sizeof(struct blob)); }
+
+/* Sessions: code that is right as long as it is given a session. */
+
+static noinline int session_account(struct session *s, u64 bytes)
+{
+	total += bytes + s->id;
+	s->deadline = total;
+	return s->ops->account(s, bytes);
+}
+
+static noinline int session_flush(struct session *s, u64 bytes)
+{
+	int err = session_account(s, bytes + s->counters[0]);
+
+	s->counters[1] += err;
+	return err;
+}
+
+static noinline void session_expire(struct session *s)
+{
+	if (session_flush(s, 42))
+		s->deadline = 0;
+	total ^= s->id;
+}
+
+static noinline void session_lock(struct session *s)
+{
+	spin_lock(&s->lock);
+	total += s->id;
+	spin_unlock(&s->lock);
+}
+
+static noinline void session_rename(struct session *s, const char *peer)
+{
+	session_lock(s);
+	strscpy(s->peer, peer, sizeof(s->peer));
+}
+
+static noinline void session_unlink(struct session *s)
+{
+	list_del(&s->link);
+	s->id = 0;
+}
+
+static noinline void session_drop(struct session *s)
+{
+	session_unlink(s);
+	total += s->counters[2];
+}
+
+static noinline void session_notify(struct session *s)
+{
+	s->notify(s);
+	total += s->id;
+}
+
+static noinline void session_wake(struct session *s)
+{
+	total += s->id;
+	session_notify(s);
+	s->counters[3]++;
+}
+
+/* This is where container_of is wrong when the work is a probe's. */
+static void session_work(struct work_struct *work)
+{
+	struct session *s = container_of(work, struct session, work);
+
+	session_expire(s);
+	total++;
+}
+
+/* Tickets. */
+
+static noinline int ticket_check(struct ticket *t)
+{
+	t->used++;
+	total += t->id;
+	return t->ops->account(t->session, t->used);
+}
+
+static noinline int ticket_use(struct ticket *t, u64 times)
+{
+	int err = 0;
+
+	while (times-- && !err)
+		err = ticket_check(t);
+	t->flags |= err;
+	return err;
+}
+
+static noinline void ticket_redeem(struct ticket *t)
+{
+	if (ticket_use(t, 3))
+		t->flags = 0;
+	total += t->used;
+}
+
+static noinline struct ticket *ticket_new(struct kmem_cache *cache)
+{
+	struct ticket *t = cache ? kmem_cache_alloc(cache, GFP_KERNEL) : kmalloc(sizeof(*t), GFP_KERNEL);
+
+	memset(t, 0, sizeof(*t));
+	t->id = 7;
+	strscpy(t->holder, "a ticket's holder", sizeof(t->holder));
+	list_add(&t->link, &tickets);
+	return t;
+}
+
+static noinline void ticket_free(struct kmem_cache *cache, struct ticket *t)
+{
+	list_del(&t->link);
+	kmem_cache_free(cache, t);
+}
+
+static noinline struct blob *blob_new(struct kmem_cache *cache)
+{
+	struct blob *b = cache ? kmem_cache_alloc(cache, GFP_KERNEL) : kmalloc(sizeof(*b), GFP_KERNEL);
+
+	b->length = sizeof(b->data);
+	b->flags = 1;
+	memset(b->data, GARBAGE, sizeof(b->data));
+	return b;
+}
+
+/* Fills slabs with probes and returns one with probes on both sides. */
+static noinline struct probe *probe_crowd(void)
+{
+	int i;
+
+	for (i = 0; i < MANY; i++) {
+		struct probe *p = kept[i] = kmem_cache_alloc(probe_cache, GFP_KERNEL);
+
+		memset(p, GARBAGE, sizeof(*p));
+		p->id = i;
+		strscpy(p->peer, "a probe's peer", sizeof(p->peer));
+		INIT_WORK(&p->work, session_work);
+	}
+	return kept[MANY / 2];
+}
+
+/* The ways. */
+
+/* The work of a probe runs the callback that is meant for a session's. */
+static noinline void confuse_container(void)
+{
+	struct probe *p = probe_crowd();
+
+	schedule_work(&p->work);
+	flush_work(&p->work);
+}
+
+/* A probe is passed as a session; its lock is past the probe's end, and never free. */
+static noinline void confuse_lock(void)
+{
+	struct probe *p = probe_crowd();
+
+	session_rename((struct session *)p, "nobody");
+}
+
+/* The same; its link is past the probe's end, with garbage in it. */
+static noinline void confuse_list(void)
+{
+	struct probe *p = probe_crowd();
+
+	session_drop((struct session *)p);
+}
+
+/* The same; a function pointer past the probe's end is called. */
+static noinline void confuse_call(void)
+{
+	struct probe *p = probe_crowd();
+
+	session_wake((struct session *)p);
+}
+
+/* A ticket is freed, a blob of the same kmalloc bucket gets its memory, the ticket is used. */
+static noinline void confuse_bucket(void)
+{
+	struct ticket *t = ticket_new(NULL);
+
+	list_del(&t->link);
+	kfree(t);
+	kept[0] = blob_new(NULL);
+	ticket_redeem(t);
+}
+
+/* The same across caches: the ticket's slab goes back to the page allocator first. */
+static noinline void confuse_page(void)
+{
+	static struct ticket *all[MANY];
+	static struct blob *blobs[64 * MANY];
+	struct ticket *t;
+	int i, j;
+
+	for (i = 0; i < MANY; i++)
+		all[i] = ticket_new(ticket_cache);
+	t = all[MANY / 2];
+	for (i = 0; i < MANY; i++)
+		ticket_free(ticket_cache, all[i]);
+	kmem_cache_shrink(ticket_cache);
+	for (i = 0; i < ARRAY_SIZE(blobs); i++) {
+		blobs[i] = blob_new(blob_cache);
+		/* Stop when the page is a blobs' slab; the rest of that slab follows. */
+		if (((unsigned long)blobs[i] ^ (unsigned long)t) < PAGE_SIZE) {
+			for (j = 0; j < 64; j++)
+				blob_new(blob_cache);
+			break;
+		}
+	}
+	ticket_redeem(t);
+}
+
+/* A ticket is freed and used; what it calls through is SLUB's free pointer, or poison. */
+static noinline void confuse_freed(void)
+{
+	struct ticket *t = ticket_new(ticket_cache);
+
+	ticket_new(ticket_cache);
+	ticket_free(ticket_cache, t);
+	ticket_redeem(t);
+}
+
+/* A ticket is freed twice in a row, which CONFIG_SLAB_FREELIST_HARDENED notices. */
+static noinline void ticket_put(struct ticket *t)
+{
+	total += t->id;
+	kmem_cache_free(ticket_cache, t);
+	total++;
+}
+
+static noinline void confuse_twice(void)
+{
+	struct ticket *t = ticket_new(ticket_cache);
+
+	list_del(&t->link);
+	ticket_put(t);
+	ticket_put(t);
+	total++;
+}
+
+/* Writes a text that is too long; it runs on into whatever is behind. */
+static noinline void ticket_name(struct ticket *t, const char *text, size_t n)
+{
+	char *to = t->holder;
+
+	OPTIMIZER_HIDE_VAR(to);
+	while (n--)
+		*to++ = *text ? *text++ : 'x';
+}
+
+/* A ticket's holder's name overwrites the rest of the ticket and half of the next one, which is used. */
+static noinline void confuse_overflow(void)
+{
+	struct ticket *low = NULL, *high = NULL;
+	int i, j;
+
+	for (i = 0; i < MANY; i++)
+		kept[i] = ticket_new(ticket_cache);
+	for (i = 0; i < MANY && !low; i++)
+		for (j = 0; j < MANY; j++) {
+			unsigned long apart = (unsigned long)kept[j] - (unsigned long)kept[i];
+
+			/* With a red zone they are further apart. */
+			if (kept[j] > kept[i] && apart < sizeof(struct ticket) + 200) {
+				low = kept[i];
+				high = kept[j];
+			}
+		}
+	if (!low)
+		return;
+	ticket_name(low, "root; ", (char *)(&high->ops + 1) - low->holder);
+	ticket_redeem(high);
+}
+
+/* A ticket is used whose members were never set. With slub_debug=P they hold POISON_INUSE. */
+static noinline void confuse_uninit(void)
+{
+	struct ticket *t = kmalloc(sizeof(*t), GFP_KERNEL);
+
+	t->id = 9;
+	t->flags = 0;
+	ticket_redeem(t);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} ways[] = {
+	{ "container", confuse_container },
+	{ "lock", confuse_lock },
+	{ "list", confuse_list },
+	{ "call", confuse_call },
+	{ "bucket", confuse_bucket },
+	{ "page", confuse_page },
+	{ "freed", confuse_freed },
+	{ "twice", confuse_twice },
+	{ "overflow", confuse_overflow },
+	{ "uninit", confuse_uninit },
+};
+
+static ssize_t confuse_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)
+{
+	char text[32] = {};
+	int i;
+
+	if (count >= sizeof(text))
+		return -EINVAL;
+	if (copy_from_user(text, buf, count))
+		return -EFAULT;
+	for (i = 0; i < ARRAY_SIZE(ways); i++)
+		if (sysfs_streq(text, ways[i].name)) {
+			ways[i].run();
+			return count;
+		}
+	return -EINVAL;
+}
+
+static const struct proc_ops confuse_ops = { .proc_write = confuse_write };
+
+static int __init confuse_init(void)
+{
+	session_cache = kmem_cache_create("confuse_session", sizeof(struct session), 0, 0, session_init);
+	probe_cache = kmem_cache_create("confuse_probe", sizeof(struct probe), 0, 0, probe_init);
+	ticket_cache = kmem_cache_create("confuse_ticket", sizeof(struct ticket), 0, 0, ticket_init);
+	blob_cache = kmem_cache_create("confuse_blob", sizeof(struct blob), 0, 0, blob_init);
+	if (!session_cache || !probe_cache || !ticket_cache || !blob_cache)
+		return -ENOMEM;
+	return proc_create("confuse", 0200, NULL, &confuse_ops) ? 0 : -ENOMEM;
+}
+module_init(confuse_init);
+
+MODULE_DESCRIPTION("Takes objects for what they are not");
+MODULE_LICENSE("GPL v2");
