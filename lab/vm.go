@@ -99,6 +99,7 @@ func Start(ctx context.Context, m *Machine) (*VM, error) {
 	cmd.ExtraFiles = []*os.File{theirs} // becomes qmpFD
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
+	cmd.WaitDelay = 5 * time.Second
 	dieWithParent(cmd)
 	err = cmd.Start()
 	theirs.Close()

@@ -9,16 +9,20 @@
  * the pointer on through a few frames.
  */
 #include <linux/list.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/proc_fs.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
-#include <linux/version.h>
 #include <linux/workqueue.h>
 
-#define GARBAGE 0x55	/* in every byte: 0x5555555555555555 is not canonical */
+/*
+ * In every byte: 0xfdfdfdfdfdfdfdfd is not canonical, and as a spinlock it is held,
+ * with a waiter on CPU 16254.
+ */
+#define GARBAGE 0xfd
 #define MANY 256	/* objects: more than a slab holds */
 
 struct session;
@@ -46,7 +50,7 @@ struct probe {
 	u64 id;
 	char peer[40];
 	struct work_struct work;
-	u64 samples[4];
+	u64 samples[5];
 };
 
 /* What a ticket's memory is used for when the ticket is gone. */
@@ -62,9 +66,10 @@ struct ticket {
 	struct list_head link;
 	struct session *session;
 	u64 used;
-	/* SLUB keeps its free pointer in the middle of a free object. */
+	u64 serial[2];
+	/* In the middle, where SLUB keeps its pointer to the next free object. */
 	const struct session_ops *ops;
-	u64 stamps[6];
+	u64 stamps[4];
 	void (*release)(struct ticket *t);
 	u64 flags;
 	u64 more[4];
@@ -75,12 +80,6 @@ static LIST_HEAD(sessions);
 static LIST_HEAD(tickets);
 static void *kept[MANY];
 static u64 total;
-
-/* A cache with a constructor is never merged with another. */
-static void session_init(void *p) { memset(p, 0, sizeof(struct session)); }
-static void probe_init(void *p) { memset(p, 0, sizeof(struct probe)); }
-static void ticket_init(void *p) { memset(p, 0, sizeof(struct ticket)); }
-static void blob_init(void *p) { memset(p, 0, sizeof(struct blob)); }
 
 /* Sessions: code that is right as long as it is given a session. */
 
@@ -206,9 +205,10 @@ static noinline struct blob *blob_new(struct kmem_cache *cache)
 	return b;
 }
 
-/* Fills slabs with probes and returns one with probes on both sides. */
+/* Fills slabs with probes and returns one from the middle of a page, with probes on both sides. */
 static noinline struct probe *probe_crowd(void)
 {
+	struct probe *middle = NULL;
 	int i;
 
 	for (i = 0; i < MANY; i++) {
@@ -218,8 +218,10 @@ static noinline struct probe *probe_crowd(void)
 		p->id = i;
 		strscpy(p->peer, "a probe's peer", sizeof(p->peer));
 		INIT_WORK(&p->work, session_work);
+		if (offset_in_page(p) >= PAGE_SIZE / 3 && offset_in_page(p) < PAGE_SIZE / 2)
+			middle = p;
 	}
-	return kept[MANY / 2];
+	return middle;
 }
 
 /* The ways. */
@@ -401,12 +403,18 @@ static ssize_t confuse_write(struct file *file, const char __user *buf, size_t c
 
 static const struct proc_ops confuse_ops = { .proc_write = confuse_write };
 
+/* A cache whose objects may be copied to user space is never merged with another. */
+static struct kmem_cache *cache_of(const char *name, unsigned int size)
+{
+	return kmem_cache_create_usercopy(name, size, 0, 0, 0, size, NULL);
+}
+
 static int __init confuse_init(void)
 {
-	session_cache = kmem_cache_create("confuse_session", sizeof(struct session), 0, 0, session_init);
-	probe_cache = kmem_cache_create("confuse_probe", sizeof(struct probe), 0, 0, probe_init);
-	ticket_cache = kmem_cache_create("confuse_ticket", sizeof(struct ticket), 0, 0, ticket_init);
-	blob_cache = kmem_cache_create("confuse_blob", sizeof(struct blob), 0, 0, blob_init);
+	session_cache = cache_of("confuse_session", sizeof(struct session));
+	probe_cache = cache_of("confuse_probe", sizeof(struct probe));
+	ticket_cache = cache_of("confuse_ticket", sizeof(struct ticket));
+	blob_cache = cache_of("confuse_blob", sizeof(struct blob));
 	if (!session_cache || !probe_cache || !ticket_cache || !blob_cache)
 		return -ENOMEM;
 	return proc_create("confuse", 0200, NULL, &confuse_ops) ? 0 : -ENOMEM;
