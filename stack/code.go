@@ -12,18 +12,22 @@ import (
 	"inquest/kernel/x86"
 )
 
-const maxFunction = 64 << 10
+const (
+	maxFunction = 64 << 10
+	maxParts    = 1000
+)
 
 // code is the machine code of one function as it lies in memory, patched as it was:
-// its body, and the cold part that the compiler split off.
+// its body, the cold part that the compiler split off, and code that mends faults.
 type code struct {
-	k     *kernel.Kernel
-	name  string // without the suffix of a cold part
-	entry uint64
-	parts []part
-	flow  func() (*flow, error)
-	proto func() (*btf.FuncProto, error)
-	tails func() []uint64
+	k      *kernel.Kernel
+	name   string // without the suffix of a cold part
+	entry  uint64
+	parts  []part
+	fixups map[uint64]fixup // by the instruction that may fault
+	flow   func() (*flow, error)
+	proto  func() (*btf.FuncProto, error)
+	tails  func() []uint64
 }
 
 type part struct {
@@ -46,42 +50,72 @@ func (u *Unwinder) codeAt(pc kernel.Addr) (*code, error) {
 	if !ok || !sym.IsCode() {
 		return nil, fmt.Errorf("%v is in no function: %w", pc, errFlow)
 	}
-	name, _, cold := cutCold(sym.Name)
-	body := sym
-	if cold {
-		all := u.k.LookupIn(sym.Module, name)
-		if len(all) != 1 {
-			return nil, fmt.Errorf("%s: its hot part cannot be told: %w", sym.Name, errFlow)
+	name, cold := cutCold(sym.Name)
+	if !cold {
+		return u.function(sym)
+	}
+	// Of several static functions of a name, the one that jumps here.
+	for _, hot := range u.k.LookupIn(sym.Module, name) {
+		if c, err := u.function(hot); err == nil {
+			if _, err := c.flow(); err == nil && c.within(uint64(sym.Addr)) != nil {
+				return c, nil
+			}
 		}
-		body = all[0]
 	}
-	if c, ok := u.codes.Load(body.Addr); ok {
-		return c.(*code), nil
-	}
-	syms := []kernel.Symbol{body}
-	if cold {
-		syms = append(syms, sym)
-	} else if all := u.k.LookupIn(sym.Module, name+".cold"); len(all) == 1 {
-		syms = append(syms, all[0])
-	}
-	var parts []part
-	for _, s := range syms {
-		if s.Size == 0 || s.Size > maxFunction {
-			return nil, fmt.Errorf("%s is %d bytes long: %w", s.Name, s.Size, errFlow)
-		}
-		p := part{uint64(s.Addr), make([]byte, s.Size)}
-		if err := u.k.Read(p.bytes, s.Addr); err != nil {
-			return nil, fmt.Errorf("read %s: %w", s.Name, err)
-		}
-		parts = append(parts, p)
-	}
-	c, _ := u.codes.LoadOrStore(body.Addr, newCode(u.k, name, parts...))
-	return c.(*code), nil
+	return nil, fmt.Errorf("%s: its hot part cannot be told: %w", sym.Name, errFlow)
 }
 
-// cutCold splits "name.cold" and "name.cold.7" (GCC 8 and older).
-func cutCold(symbol string) (name, rest string, cold bool) {
-	return strings.Cut(symbol, ".cold")
+// function returns the code of a function.
+func (u *Unwinder) function(sym kernel.Symbol) (*code, error) {
+	if c, ok := u.codes.Load(sym.Addr); ok {
+		return c.(*code), nil
+	}
+	p, err := readPart(u.k, sym)
+	if err != nil {
+		return nil, err
+	}
+	c := newCode(u.k, sym.Name, p)
+	c.addFixups(p)
+	have, _ := u.codes.LoadOrStore(sym.Addr, c)
+	return have.(*code), nil
+}
+
+func readPart(k *kernel.Kernel, sym kernel.Symbol) (part, error) {
+	if sym.Size == 0 || sym.Size > maxFunction {
+		return part{}, fmt.Errorf("%s is %d bytes long: %w", sym.Name, sym.Size, errFlow)
+	}
+	p := part{uint64(sym.Addr), make([]byte, sym.Size)}
+	if err := k.Read(p.bytes, sym.Addr); err != nil {
+		return part{}, fmt.Errorf("read %s: %w", sym.Name, err)
+	}
+	return p, nil
+}
+
+// addCold makes the function's cold part a part of it, once a jump leads there.
+func (c *code) addCold(target uint64) error {
+	if c.k == nil || len(c.parts) > maxParts {
+		return nil
+	}
+	sym, off, ok := c.k.SymbolAt(kernel.Addr(target))
+	if !ok {
+		return nil
+	}
+	if name, cold := cutCold(sym.Name); !cold || name != c.name || off > 0 && c.within(uint64(sym.Addr)) != nil {
+		return nil
+	}
+	p, err := readPart(c.k, sym)
+	if err != nil {
+		return err
+	}
+	c.parts = append(c.parts, p)
+	c.addFixups(p)
+	return nil
+}
+
+// cutCold takes "name" from "name.cold" and "name.cold.7" (GCC 8 and older).
+func cutCold(symbol string) (name string, cold bool) {
+	name, _, cold = strings.Cut(symbol, ".cold")
+	return name, cold
 }
 
 // within returns the bytes from an address to the end of its part; nil outside.
@@ -100,6 +134,19 @@ func (c *code) decode(at uint64) (x86.Insn, error) {
 		return x86.Insn{}, fmt.Errorf("%#x is outside of %s", at, c.name)
 	}
 	return x86.Decode(b, at)
+}
+
+// leaves reports whether an instruction leaves the function by a jump: a tail call,
+// before which the stack must be as it was at the entry.
+func (c *code) leaves(insn x86.Insn) bool {
+	if !insn.Known() || insn.Op == x86asm.CALL {
+		return false
+	}
+	if target, direct := insn.Target(); direct {
+		return c.within(target) == nil
+	}
+	mem, _ := insn.Args[0].(x86asm.Mem)
+	return insn.Op == x86asm.JMP && mem.Index == 0
 }
 
 // successors returns where control goes from an instruction: to the next one, and
@@ -121,6 +168,9 @@ func (c *code) successors(insn x86.Insn) (next bool, targets []uint64, err error
 	case x86asm.INT:
 		return insn.Args[0] != x86asm.Imm(3), nil, nil
 	case x86asm.CALL:
+		if direct && target != c.entry && c.within(target) != nil {
+			return false, nil, fmt.Errorf("call at %#x within the function: %w", insn.Addr, errFlow)
+		}
 		return !(direct && c.noreturn(target)), nil, nil
 	case x86asm.JMP:
 		if direct {
@@ -186,15 +236,15 @@ func (c *code) noreturn(target uint64) bool { return noReturn[c.symbol(target)] 
 // transparent reports whether a call leaves all registers as they are: ftrace's at
 // the entry, and the preemption thunks.
 func (c *code) transparent(insn x86.Insn) bool {
-	if insn.Addr-c.entry <= 4 {
-		return true // __fentry__, or the trampoline that ftrace put in its place
-	}
 	target, ok := insn.Target()
 	if !ok {
 		return false
 	}
 	switch c.symbol(target) {
-	case "__fentry__", "preempt_schedule_thunk", "preempt_schedule_notrace_thunk", "___preempt_schedule", "___preempt_schedule_notrace":
+	case "": // perhaps a trampoline that ftrace made
+		return insn.Addr-c.entry <= 4
+	case "__fentry__", "ftrace_caller", "ftrace_regs_caller",
+		"preempt_schedule_thunk", "preempt_schedule_notrace_thunk", "___preempt_schedule", "___preempt_schedule_notrace":
 		return true
 	}
 	return false

@@ -23,10 +23,15 @@ type flow struct {
 	leaders map[uint64]bool // where paths meet
 	in      map[uint64]*locations
 	loads   map[root]load // where values read from memory came from
-	// escaped is the lowest stack offset whose address was taken: a callee may write
-	// from there upwards, but for the slots in which registers were saved.
-	escaped int64
+	escapes escapes
+	// incoming is how far up the function writes to the words of its caller's stack,
+	// which are its to change where they are arguments.
+	incoming int64
 }
+
+// escapes says of what parts of the stack somebody else may have the address.
+// Registers that were saved there are nobody's variable.
+type escapes struct{ locals, args bool }
 
 // load is a read of memory: size bytes at a value.
 type load struct {
@@ -34,32 +39,25 @@ type load struct {
 	size int
 }
 
-const (
-	maxInsns = 20_000
-	// nothingEscaped is above all of a function's own stack.
-	nothingEscaped = int64(1) << 40
-)
+const maxInsns = 20_000
 
 // follow analyses a function.
 func follow(c *code) (*flow, error) {
-	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}, escaped: nothingEscaped}
+	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}}
 	if err := f.discover(); err != nil {
 		return nil, err
 	}
-	// Taking an address lower than any before changes what calls may overwrite.
-	for range 16 {
-		before := f.escaped
+	// That an address was taken changes what calls may overwrite from the beginning on.
+	for {
+		before := f.escapes
 		f.in, f.loads = map[uint64]*locations{}, map[root]load{}
 		if err := f.settle(); err != nil {
 			return nil, err
 		}
-		if f.escaped == before {
+		if f.escapes == before {
 			return f, nil
 		}
 	}
-	f.escaped = -nothingEscaped
-	f.in, f.loads = map[uint64]*locations{}, map[root]load{}
-	return f, f.settle()
 }
 
 // discover decodes every instruction that can be reached.
@@ -81,9 +79,17 @@ func (f *flow) discover() error {
 				return fmt.Errorf("more than %d instructions: %w", maxInsns, errFlow)
 			}
 			f.insns[at] = insn
+			if target, ok := insn.Target(); ok && insn.Op != x86asm.CALL && f.code.within(target) == nil {
+				if err := f.code.addCold(target); err != nil {
+					return err
+				}
+			}
 			next, targets, err := f.code.successors(insn)
 			if err != nil {
 				return err
+			}
+			if fix, ok := f.code.fixups[at]; ok {
+				targets = append(targets, fix.to)
 			}
 			for _, t := range targets {
 				f.leaders[t] = true
@@ -121,7 +127,17 @@ func (f *flow) settle() error {
 			if !ok {
 				break
 			}
+			if fix, ok := f.code.fixups[at]; ok {
+				faulted := l.clone()
+				for _, r := range fix.regs {
+					f.set(faulted, r, f.def(faulted, insn, fixupLoc+int64(r)))
+				}
+				flowInto(fix.to, faulted)
+			}
 			f.run(l, insn)
+			if sp := l.regs[rsp]; sp.root.kind == rootCFA && sp != onStack(-8) && f.code.leaves(insn) {
+				return fmt.Errorf("jump at %#x out of the function with its frame: %w", at, errFlow)
+			}
 			next, targets, err := f.code.successors(insn)
 			if err != nil {
 				return err

@@ -9,7 +9,10 @@ import (
 // run applies one instruction to what is known.
 func (f *flow) run(l *locations, insn x86.Insn) {
 	if !insn.Known() {
-		return // endbr64 and the like
+		for _, r := range implicitByName[insn.Text(nil)] {
+			f.set(l, r, f.def(l, insn, int64(r)))
+		}
+		return
 	}
 	dst, src := insn.Args[0], insn.Args[1]
 	switch insn.Op {
@@ -37,12 +40,11 @@ func (f *flow) run(l *locations, insn x86.Insn) {
 		f.unknown(l, insn, dst)
 	case x86asm.PUSH, x86asm.PUSHFQ:
 		v := f.def(l, insn, pushLoc)
-		reg, isReg := general(dst)
 		if insn.Op == x86asm.PUSH {
 			v = f.read(l, insn, dst)
 		}
 		f.adjust(l, -8)
-		f.store(l, l.regs[rsp], 8, v, isReg && isSaved(reg) && v == entryValue(reg))
+		f.store(l, l.regs[rsp], 8, v)
 	case x86asm.POP, x86asm.POPFQ:
 		v := f.loadAt(l, insn, l.regs[rsp], 8, popLoc)
 		f.adjust(l, 8)
@@ -50,10 +52,13 @@ func (f *flow) run(l *locations, insn x86.Insn) {
 			f.move(l, insn, dst, v)
 		}
 	case x86asm.LEAVE:
-		l.regs[rsp] = l.regs[rbp]
+		f.set(l, rsp, l.regs[rbp])
 		v := f.loadAt(l, insn, l.regs[rsp], 8, popLoc)
 		f.adjust(l, 8)
-		l.regs[rbp] = v
+		f.set(l, rbp, v)
+	case x86asm.ENTER:
+		f.set(l, rsp, f.def(l, insn, int64(rsp)))
+		f.set(l, rbp, f.def(l, insn, int64(rbp)))
 	case x86asm.XCHG:
 		a, b := f.read(l, insn, dst), f.read(l, insn, src)
 		f.move(l, insn, dst, b)
@@ -61,17 +66,25 @@ func (f *flow) run(l *locations, insn x86.Insn) {
 	case x86asm.XADD:
 		f.unknown(l, insn, dst)
 		f.unknown(l, insn, src)
+	case x86asm.CMOVA, x86asm.CMOVAE, x86asm.CMOVB, x86asm.CMOVBE, x86asm.CMOVE, x86asm.CMOVG, x86asm.CMOVGE, x86asm.CMOVL,
+		x86asm.CMOVLE, x86asm.CMOVNE, x86asm.CMOVNO, x86asm.CMOVNP, x86asm.CMOVNS, x86asm.CMOVO, x86asm.CMOVP, x86asm.CMOVS:
+		v := f.read(l, insn, src)
+		if r, ok := general(dst); !ok || v != l.regs[r] || insn.DataSize != 64 {
+			f.unknown(l, insn, dst)
+		}
 	case x86asm.CALL:
 		f.call(l, insn)
 	default:
-		if !writesNothing[insn.Op] {
+		if unit := stringWrites[insn.Op]; unit > 0 {
+			f.stringWrite(l, insn, unit)
+		} else if !writesNothing[insn.Op] {
 			f.unknown(l, insn, dst)
+		}
+		if insn.Op == x86asm.IMUL && src != nil {
+			return // the form that names all its operands
 		}
 		for _, r := range implicit[insn.Op] {
 			f.set(l, r, f.def(l, insn, int64(r)))
-		}
-		if stringWrites[insn.Op] {
-			f.wildStore(l)
 		}
 	}
 }
@@ -81,6 +94,7 @@ const (
 	pushLoc int64 = 64 + iota
 	popLoc
 	memLoc
+	fixupLoc
 )
 
 // writesNothing are the instructions without a destination operand.
@@ -113,10 +127,19 @@ var implicit = map[x86asm.Op][]gpr{
 	x86asm.OUTSD: {rsi, rcx}, x86asm.LOOP: {rcx}, x86asm.LOOPE: {rcx}, x86asm.LOOPNE: {rcx}, x86asm.SYSCALL: {rcx, r11},
 }
 
-// stringWrites are the instructions that write memory through rdi.
-var stringWrites = map[x86asm.Op]bool{
-	x86asm.MOVSB: true, x86asm.MOVSW: true, x86asm.MOVSD: true, x86asm.MOVSQ: true, x86asm.STOSB: true, x86asm.STOSW: true,
-	x86asm.STOSD: true, x86asm.STOSQ: true, x86asm.INSB: true, x86asm.INSW: true, x86asm.INSD: true,
+// implicitByName are the registers that instructions which x86asm does not know may
+// write: of a hypercall, all that some hypervisor answers in.
+var implicitByName = map[string][]gpr{
+	"rdpkru":  {rax, rdx},
+	"vmcall":  {rax, rbx, rcx, rdx, rsi, rdi, r8, r9, r10, r11},
+	"vmmcall": {rax, rbx, rcx, rdx, rsi, rdi, r8, r9, r10, r11},
+}
+
+// stringWrites are the instructions that write memory through rdi, and how many bytes
+// at a time.
+var stringWrites = map[x86asm.Op]int64{
+	x86asm.MOVSB: 1, x86asm.MOVSW: 2, x86asm.MOVSD: 4, x86asm.MOVSQ: 8, x86asm.STOSB: 1, x86asm.STOSW: 2,
+	x86asm.STOSD: 4, x86asm.STOSQ: 8, x86asm.INSB: 1, x86asm.INSW: 2, x86asm.INSD: 4,
 }
 
 // general returns the general register of an operand, of any width.
@@ -156,12 +179,26 @@ func (f *flow) def(l *locations, insn x86.Insn, loc int64) value {
 	return value{root: r, bits: 64}
 }
 
-// set gives a register a new value. The address of a local variable in a register
-// other than the stack and frame pointers may be passed on.
+// set gives a register a new value.
 func (f *flow) set(l *locations, r gpr, v value) {
 	l.regs[r] = v
-	if v.root.kind == rootCFA && r != rsp && v.off < 0 && !(r == rbp && v.off == -16) {
-		f.escaped = min(f.escaped, v.off)
+	switch {
+	case r == rsp:
+		f.popped(l)
+	case r == rbp && v == onStack(-16): // the frame pointer
+	case r == r10 && v == onStack(0): // where the arguments are, before the stack is realigned
+	default:
+		f.escape(v)
+	}
+}
+
+// escape notes that the address of a local variable, or of an argument on the stack,
+// is where it may be passed on. Whoever has it may reach all around it: callees go
+// from a member to the struct that it is in.
+func (f *flow) escape(v value) {
+	if v.root.kind == rootCFA {
+		f.escapes.locals = f.escapes.locals || v.off < 0
+		f.escapes.args = f.escapes.args || v.off >= 0
 	}
 }
 
@@ -173,7 +210,53 @@ func (f *flow) unknown(l *locations, insn x86.Insn, dst x86asm.Arg) {
 			f.set(l, r, f.def(l, insn, int64(r)))
 		}
 	case x86asm.Mem:
-		f.store(l, f.address(l, insn, a), insn.MemBytes, f.def(l, insn, memLoc), false)
+		f.write(l, insn, a, f.def(l, insn, memLoc))
+	}
+}
+
+// write writes a memory operand.
+func (f *flow) write(l *locations, insn x86.Insn, m x86asm.Mem, v value) {
+	at := f.address(l, insn, m)
+	if at.root.kind == rootNone {
+		f.escapeIn(l, m) // somewhere in an array of the function's own
+	}
+	switch insn.Op {
+	case x86asm.BTS, x86asm.BTR, x86asm.BTC: // the bit may lie outside of the operand
+		f.escape(at)
+		f.wildStore(l)
+	}
+	f.store(l, at, insn.MemBytes, v)
+}
+
+// stringWrite writes units upwards from rdi, with a prefix as many as rcx says.
+func (f *flow) stringWrite(l *locations, insn x86.Insn, unit int64) {
+	size := unit
+	if repeats(insn) {
+		size = 0
+		const most = 1 << 16
+		if n := l.regs[rcx]; n.root.kind == rootConst && n.bits == 64 && n.off > 0 && n.off < most {
+			size = n.off * unit
+		}
+	}
+	f.store(l, l.regs[rdi], int(size), f.def(l, insn, memLoc))
+}
+
+// repeats reports whether an instruction has one of the prefixes rep and repne.
+func repeats(insn x86.Insn) bool {
+	for _, p := range insn.Prefix {
+		if p = p &^ (x86asm.PrefixImplicit | x86asm.PrefixIgnored | x86asm.PrefixInvalid); p == x86asm.PrefixREP || p == x86asm.PrefixREPN {
+			return true
+		}
+	}
+	return false
+}
+
+// escapeIn notes that an address is made of that of a local variable.
+func (f *flow) escapeIn(l *locations, m x86asm.Mem) {
+	for _, part := range []x86asm.Reg{m.Base, m.Index} {
+		if _, r, ok := width(part); ok {
+			f.escape(l.regs[r])
+		}
 	}
 }
 
@@ -238,6 +321,7 @@ func (f *flow) loadAt(l *locations, insn x86.Insn, at value, size int, loc int64
 		}
 	}
 	v := f.def(l, insn, loc)
+	delete(f.loads, v.root)
 	if at.root.kind != rootNone && at.root != v.root && size > 0 && size <= 8 {
 		f.loads[v.root] = load{at, size}
 	}
@@ -278,47 +362,48 @@ func (f *flow) move(l *locations, insn x86.Insn, dst x86asm.Arg, v value) {
 		}
 		f.set(l, r, v)
 	case x86asm.Mem:
-		f.store(l, f.address(l, insn, a), insn.MemBytes, v, false)
+		f.write(l, insn, a, v)
 	}
 }
 
-// store writes memory.
-func (f *flow) store(l *locations, at value, size int, v value, saved bool) {
-	switch {
-	case at.root.kind == rootCFA && at.bits == 64 && size > 0 && size <= 64:
-		if v.root.kind == rootCFA && v.off < 0 {
-			f.escaped = min(f.escaped, v.off)
-		}
-		if size > 8 {
+// store writes memory; size is 0 where it is not known.
+func (f *flow) store(l *locations, at value, size int, v value) {
+	f.escape(v)
+	switch at.root.kind {
+	case rootCFA:
+		switch {
+		case at.bits != 64:
+			f.wildStore(l)
+		case size <= 0:
+			l.drop(func(s slot) bool { return !s.saved && s.off+int64(s.size) > at.off })
+		case size > 8:
 			l.drop(func(s slot) bool { return s.off < at.off+int64(size) && at.off < s.off+int64(s.size) })
-			return
+		default:
+			saved := v.root.kind == rootEntry && v == entryValue(gpr(v.root.addr)) && isSaved(gpr(v.root.addr))
+			l.store(slot{off: at.off, size: size, val: v, saved: saved})
 		}
-		saved = saved || v.root.kind == rootEntry && isSaved(gpr(v.root.addr)) && v.off == 0 && v.bits == 64
-		l.store(slot{off: at.off, size: size, val: v, saved: saved})
-	case at.root.kind == rootEntry, at.root.kind == rootConst:
+		f.incoming = max(f.incoming, at.off+int64(max(size, 8)))
+	case rootEntry, rootConst:
 		// What the function was given, or a global, is not its own stack.
-		if v.root.kind == rootCFA && v.off < 0 {
-			f.escaped = min(f.escaped, v.off)
-		}
 	default:
-		if v.root.kind == rootCFA && v.off < 0 {
-			f.escaped = min(f.escaped, v.off)
-		}
 		f.wildStore(l)
 	}
 }
 
 // wildStore is a write through a pointer that may be one to a local variable.
 func (f *flow) wildStore(l *locations) {
-	l.drop(func(s slot) bool { return !s.saved && s.off >= f.escaped && s.off < 0 })
+	l.drop(func(s slot) bool {
+		if s.off >= 0 {
+			return f.escapes.args
+		}
+		return f.escapes.locals && !s.saved
+	})
 }
 
-// adjust moves the stack pointer; what falls off it is gone.
-func (f *flow) adjust(l *locations, by int64) {
-	l.regs[rsp] = l.regs[rsp].add(by)
-	f.popped(l)
-}
+// adjust moves the stack pointer.
+func (f *flow) adjust(l *locations, by int64) { f.set(l, rsp, l.regs[rsp].add(by)) }
 
+// popped forgets what has fallen off the stack.
 func (f *flow) popped(l *locations) {
 	if sp := l.regs[rsp]; sp.root.kind == rootCFA {
 		l.drop(func(s slot) bool { return s.off < sp.off })
@@ -346,9 +431,6 @@ func (f *flow) addSub(l *locations, insn x86.Insn) {
 		n = -n
 	}
 	f.move(l, insn, dst, l.regs[num].add(n))
-	if num == rsp {
-		f.popped(l)
-	}
 }
 
 func (f *flow) lea(l *locations, insn x86.Insn) {
@@ -359,17 +441,11 @@ func (f *flow) lea(l *locations, insn x86.Insn) {
 	}
 	v := f.address(l, insn, m)
 	if v.root.kind == rootNone {
+		f.escapeIn(l, m)
 		f.unknown(l, insn, insn.Args[0])
-		// An address within a local array escapes too.
-		if b, r, ok := width(m.Base); ok && b == 64 && l.regs[r].root.kind == rootCFA {
-			f.escaped = min(f.escaped, l.regs[r].off+m.Disp)
-		}
 		return
 	}
 	f.move(l, insn, insn.Args[0], v)
-	if r, ok := general(insn.Args[0]); ok && r == rsp {
-		f.popped(l)
-	}
 }
 
 // call forgets what a callee may change.

@@ -114,8 +114,8 @@ type slot struct {
 	saved bool // a register of the caller was saved here: nothing else ever writes it
 }
 
-// slotLoc numbers a slot apart from all registers.
-func slotLoc(off int64) int64 { return off<<8 | 0xff }
+// slotLoc numbers a slot apart from all registers. Offsets are small.
+func slotLoc(off int64) int64 { return (off<<8 | 0xff) & (staleBit - 1) }
 
 // stackArgs is how many words of the caller's outgoing arguments are followed.
 const stackArgs = 6
@@ -150,8 +150,8 @@ func (l *locations) slot(off int64) (slot, bool) {
 func (l *locations) store(s slot) {
 	l.drop(func(o slot) bool { return o.off < s.off+int64(s.size) && s.off < o.off+int64(o.size) })
 	i, _ := slices.BinarySearchFunc(l.slots, s.off, func(o slot, off int64) int { return int(o.off - off) })
-	const most = 256
-	if len(l.slots) < most {
+	const most, furthest = 256, 1 << 24
+	if len(l.slots) < most && s.off > -furthest && s.off < furthest {
 		l.slots = slices.Insert(l.slots, i, s)
 	}
 }
@@ -159,18 +159,20 @@ func (l *locations) store(s slot) {
 func (l *locations) drop(which func(slot) bool) { l.slots = slices.DeleteFunc(l.slots, which) }
 
 // forget makes a root stale everywhere: the instruction that made it runs again.
+// What is left over from earlier turns of a loop is known to be equal to nothing.
 func (l *locations) forget(r root) {
-	for i := range l.regs {
-		if l.regs[i].root == r {
-			l.regs[i] = value{root: root{rootDef, r.addr, staleLoc(int64(i))}, bits: 64}
+	stale := func(v *value, loc int64) {
+		if v.root.kind == r.kind && v.root.addr == r.addr && (v.root.loc == r.loc || v.root.loc&staleBit != 0) {
+			*v = value{root: root{rootDef, r.addr, loc | staleBit}, bits: 64}
 		}
 	}
+	for i := range l.regs {
+		stale(&l.regs[i], int64(i))
+	}
 	for i := range l.slots {
-		if l.slots[i].val.root == r {
-			l.slots[i].val = value{root: root{rootDef, r.addr, staleLoc(slotLoc(l.slots[i].off))}, bits: 64}
-		}
+		stale(&l.slots[i].val, slotLoc(l.slots[i].off))
 	}
 }
 
-// staleLoc numbers a location's leftover of an earlier turn apart from the location.
-func staleLoc(loc int64) int64 { return loc ^ 1<<62 }
+// staleBit tells what an earlier turn left in a location from what this one made.
+const staleBit = 1 << 40
