@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"inquest/kernel"
+	"inquest/kernel/x86"
 )
 
 // Corruption is something that is wrong with a slab.
@@ -206,6 +207,9 @@ func (h *Heap) checkHeld(l *slubLayout, c *Cache) []Corruption {
 			continue
 		}
 		p, err := h.readPage(l.pages, pfn)
+		if errors.Is(err, x86.ErrNotMapped) {
+			wrong = append(wrong, Corruption{Cache: c, Object: object, What: "not an address of memory, but in " + where})
+		}
 		if err != nil {
 			continue
 		}

@@ -162,6 +162,9 @@ func (h *Heap) identifyImage(m *Memory) {
 		m.Desc = fmt.Sprintf("%s of module %s%s", what, mod.Name, prefixed(": ", m.Symbol))
 		return
 	}
+	if h.inInitStack(m.Addr) && h.inTaskStack(m) {
+		return
+	}
 	if h.inImage(m, m.Addr) {
 		return
 	}
@@ -169,6 +172,17 @@ func (h *Heap) identifyImage(m *Memory) {
 		return
 	}
 	h.identifyUnknown(m)
+}
+
+// inInitStack reports whether an address is on the stack of the first task, which is
+// part of the image.
+func (h *Heap) inInitStack(a kernel.Addr) bool {
+	for _, name := range []string{"init_stack", "init_thread_union"} { // the latter until 4.15
+		if start, err := h.k.Symbol(name); err == nil {
+			return a >= start && uint64(a-start) < h.k.StackSize()
+		}
+	}
+	return false
 }
 
 // inImage describes an address of the kernel image; false when it is none. The
