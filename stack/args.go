@@ -62,6 +62,7 @@ type activation struct {
 	link  *link // to the frame that called it; nil when it is not proven
 	roots map[root]known
 	bad   map[root]bool // roots on which two witnesses disagree
+	wild  bool          // a call to where no code is
 	wrong bool          // a known place holds another value than it must: believe nothing
 }
 
@@ -123,6 +124,10 @@ func (u *Unwinder) activate(t *Trace, i int) *activation {
 	if f.Guess || i+1 >= len(t.Frames) || t.Frames[i+1].RegsAt != 0 || t.Frames[i+1].Guess {
 		return a // what it returns to is not known
 	}
+	if f.Exact && !u.k.Text(f.PC) && t.Frames[i+1].SP == f.SP+8 {
+		a.entry, a.wild = a.regs, true // a call to where no code is: nothing has changed since
+		return a
+	}
 	pc := f.PC
 	if !f.Exact {
 		pc--
@@ -137,7 +142,7 @@ func (u *Unwinder) activate(t *Trace, i int) *activation {
 	}
 	var here, call *locations
 	if f.Exact {
-		here, err = flow.at(uint64(f.PC))
+		here, err = flow.during(uint64(f.PC))
 	} else {
 		here, call, _, err = flow.after(uint64(f.PC))
 	}
@@ -184,9 +189,8 @@ func (a *activation) solve(u *Unwinder, callee *activation) {
 	for r := range a.regs {
 		a.learn(a.here.regs[r], a.regs[r])
 	}
-	skip := a.here.regs[rsp].off + 8*callee.wordsOnStack()
 	for _, s := range a.here.slots {
-		if s.off < skip {
+		if sp := a.here.regs[rsp]; sp.root.kind == rootCFA && s.off < sp.off+callee.incoming() {
 			continue // outgoing arguments belong to the callee
 		}
 		at := a.cfa + kernel.Addr(s.off)
@@ -198,7 +202,7 @@ func (a *activation) solve(u *Unwinder, callee *activation) {
 		for _, r := range argRegs {
 			k := callee.entry[r]
 			if k.bits > 0 {
-				k.from = fmt.Sprintf("passed on to %s: %s", callee.code.name, k.from)
+				k.from = fmt.Sprintf("passed on to %s: %s", callee.frame.Symbol.Name, k.from)
 				a.learn(callee.link.regs[r], k)
 			}
 		}
@@ -229,16 +233,21 @@ func (a *activation) slotWords(s slot, at kernel.Addr) string {
 	return fmt.Sprintf("kept by %s on its stack at %v", a.code.name, at)
 }
 
-// wordsOnStack returns how many words of arguments a function takes on the stack.
-func (a *activation) wordsOnStack() int64 {
-	if a == nil || a.code == nil {
+// incoming returns how many bytes of arguments on the caller's stack a function, or one
+// that jumped to it, may have changed.
+func (a *activation) incoming() int64 {
+	if a == nil || a.flow == nil {
 		return 0
 	}
-	proto, err := a.code.proto()
-	if err != nil {
-		return 0
+	n := a.flow.mayChange()
+	if a.link != nil {
+		for _, h := range a.link.tails {
+			if f, err := h.code.flow(); err == nil {
+				n = max(n, f.mayChange())
+			}
+		}
 	}
-	return int64(max(0, len(proto.Params)-len(argRegs)))
+	return n
 }
 
 // learn notes that a symbolic value has a concrete one.
@@ -368,6 +377,9 @@ func registerArgs(entry [16]known) []Arg {
 // integers, pointers and small structs; the kernel passes nothing else.
 func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
 	regs, words := argRegs[:], stack[:]
+	if size, err := btf.Sizeof(proto.Return); err == nil && size > 16 {
+		regs = regs[1:] // where to put the struct that is returned
+	}
 	var out []Arg
 	for _, p := range proto.Params {
 		if _, variadic := p.Type.(*btf.Void); variadic || p.Type == nil {
@@ -384,7 +396,7 @@ func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
 		var k known
 		switch {
 		case n == 0: // an empty struct takes nothing
-		case n <= 2 && n <= len(regs):
+		case n <= 2 && n <= len(regs) && aligned(p.Type, 0):
 			arg.reg = regs[0]
 			k, regs = entry[regs[0]], regs[n:]
 		case n <= len(words):
@@ -398,4 +410,38 @@ func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
 		out = append(out, arg)
 	}
 	return out
+}
+
+// aligned reports whether all members of a type lie where C puts them: structs that
+// are packed otherwise are passed in memory, however small.
+func aligned(t btf.Type, off uint32) bool {
+	const deepest = 16 // bytes, of what is passed in registers
+	t = btf.UnderlyingType(t)
+	var members []btf.Member
+	switch t := t.(type) {
+	case *btf.Struct:
+		members = t.Members
+	case *btf.Union:
+		members = t.Members
+	case *btf.Array:
+		size, err := btf.Sizeof(t.Type)
+		if err != nil || size <= 0 {
+			return err == nil
+		}
+		for i := range min(t.Nelems, deepest) {
+			if !aligned(t.Type, off+i*uint32(size)) {
+				return false
+			}
+		}
+		return true
+	default:
+		size, err := btf.Sizeof(t)
+		return err == nil && size > 0 && off%min(uint32(size), 8) == 0
+	}
+	for _, m := range members {
+		if m.BitfieldSize == 0 && !aligned(m.Type, off+uint32(m.Offset/8)) {
+			return false
+		}
+	}
+	return true
 }

@@ -43,10 +43,11 @@ const maxInsns = 20_000
 
 // follow analyses a function.
 func follow(c *code) (*flow, error) {
-	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}}
-	if err := f.discover(); err != nil {
+	f, err := c.graph()
+	if err != nil {
 		return nil, err
 	}
+	f = &flow{code: c, insns: f.insns, leaders: f.leaders}
 	// That an address was taken changes what calls may overwrite from the beginning on.
 	for {
 		before := f.escapes
@@ -61,6 +62,19 @@ func follow(c *code) (*flow, error) {
 }
 
 // discover decodes every instruction that can be reached.
+func discover(c *code) (*flow, error) {
+	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}}
+	return f, f.discover()
+}
+
+// mayChange returns how many bytes of its caller's stack a function may have changed.
+func (f *flow) mayChange() int64 {
+	if f.escapes.args {
+		return 8 * stackArgs
+	}
+	return f.incoming
+}
+
 func (f *flow) discover() error {
 	todo := []uint64{f.code.entry}
 	for len(todo) > 0 {
@@ -231,6 +245,18 @@ func (f *flow) at(pc uint64) (*locations, error) {
 		}
 	}
 	return nil, fmt.Errorf("no path to %#x: %w", pc, errFlow)
+}
+
+// during is at for where an exception struck. A repeated string instruction counts its
+// registers along, so that what they hold is somewhere in between.
+func (f *flow) during(pc uint64) (*locations, error) {
+	l, err := f.at(pc)
+	if insn := f.insns[pc]; err == nil && repeats(insn) {
+		for _, r := range implicit[insn.Op] {
+			f.set(l, r, f.def(l, insn, int64(r)))
+		}
+	}
+	return l, err
 }
 
 // callBefore returns the call instruction that returns to pc.

@@ -26,13 +26,18 @@ type hop struct {
 }
 
 const (
-	maxHops  = 6
-	maxChain = 400 // functions looked at
+	maxHops   = 6
+	maxChains = 8
+	maxLooked = 64 // functions
 )
 
 // connect finds out how a frame's function was reached from its caller.
 func (u *Unwinder) connect(a, caller *activation) {
-	if a.link != nil || a.code == nil || caller.here == nil || caller.call == nil {
+	if a.link != nil || a.code == nil && !a.wild || caller.here == nil || caller.call == nil {
+		return
+	}
+	if a.wild {
+		a.link = &link{regs: caller.call.regs}
 		return
 	}
 	insn, ok := caller.flow.callBefore(uint64(caller.frame.PC))
@@ -47,17 +52,31 @@ func (u *Unwinder) connect(a, caller *activation) {
 		a.link = &link{regs: caller.call.regs}
 		return
 	}
-	a.link = u.through(u.chains(target, a.code.entry), a.code.entry, caller.call.regs)
+	a.link = u.through(target, a.code.entry, caller.call.regs)
 }
 
-// through makes a link of the ways by which jumps may have led to an entry: the
-// shortest is shown, but only what is the same on all of them is known.
-func (u *Unwinder) through(chains [][]*code, entry uint64, regs [16]value) *link {
+// through makes a link of the ways by which jumps may have led from what was called to
+// an entry: the shortest is shown, but only what is the same on all of them is known.
+// It is nil where there is no way at all.
+func (u *Unwinder) through(called, entry uint64, regs [16]value) *link {
+	chains, all := u.chains(called, entry)
+	if !all && len(chains) == 0 {
+		// Jumped on through a pointer, or too many hops: that it was called is sure.
+		c, err := u.codeAt(kernel.Addr(called))
+		if err != nil || c.entry != called {
+			return nil
+		}
+		return &link{tails: []hop{{c, regs}}, oneOf: true}
+	}
 	var l *link
 	for _, chain := range chains {
-		w := &link{regs: regs, oneOf: len(chains) > 1}
+		w := &link{regs: regs, oneOf: len(chains) > 1 || !all}
 		for i, c := range chain {
-			w.tails = append(w.tails, hop{c, w.regs})
+			h := hop{c, w.regs}
+			if i > 0 && w.oneOf {
+				h.regs = [16]value{} // perhaps it was not there
+			}
+			w.tails = append(w.tails, h)
 			next := entry
 			if i+1 < len(chain) {
 				next = chain[i+1].entry
@@ -66,10 +85,9 @@ func (u *Unwinder) through(chains [][]*code, entry uint64, regs [16]value) *link
 		}
 		if l == nil {
 			l = w
-			continue
 		}
 		for r := range l.regs {
-			if l.regs[r] != w.regs[r] {
+			if !all || l.regs[r] != w.regs[r] {
 				l.regs[r] = value{}
 			}
 		}
@@ -100,12 +118,21 @@ func (u *Unwinder) target(caller *activation, insn x86.Insn) (uint64, bool) {
 		}
 	case x86asm.Mem:
 		at := caller.flow.address(caller.call.clone(), insn, arg)
+		base := at
+		base.off = 0
 		if k, ok := caller.eval(at); ok && k.bits == 64 {
-			p, err := u.k.U64(kernel.Addr(k.v))
-			return p, err == nil && u.k.Text(kernel.Addr(p))
+			return u.textAt(k.v)
+		} else if p, _, ok := u.reread(caller, base, 0); ok {
+			return u.textAt(p + uint64(at.off))
 		}
 	}
 	return 0, false
+}
+
+// textAt reads a pointer to a function.
+func (u *Unwinder) textAt(at uint64) (uint64, bool) {
+	p, err := u.k.U64(kernel.Addr(at))
+	return p, err == nil && u.k.Text(kernel.Addr(p))
 }
 
 // pointer returns a function pointer that the caller held: its value if that is
@@ -114,62 +141,78 @@ func (u *Unwinder) pointer(caller *activation, v value) (uint64, bool) {
 	if k, ok := caller.eval(v); ok && k.bits == 64 {
 		return k.v, u.k.Text(kernel.Addr(k.v))
 	}
-	from, ok := caller.flow.loads[v.root]
-	if !ok || from.size != 8 || v.off != 0 {
-		return 0, false
-	}
-	at, ok := caller.eval(from.at)
-	if !ok || at.bits != 64 {
-		return 0, false
-	}
-	p, err := u.k.U64(kernel.Addr(at.v))
-	return p, err == nil && u.k.Text(kernel.Addr(p))
+	p, _, ok := u.reread(caller, v, 0)
+	return p, ok && u.k.Text(kernel.Addr(p))
 }
 
 // chains finds the functions by which direct jumps lead from one entry to another,
-// the last one left out: every way, the shortest first; nil when there is none, or
-// too many to tell.
-func (u *Unwinder) chains(from, to uint64) [][]*code {
-	const most = 8
-	var found [][]*code
+// the last one left out: the shortest first. all is set if there are no other ways.
+func (u *Unwinder) chains(from, to uint64) (found [][]*code, all bool) {
 	todo := [][]*code{nil}
 	next := []uint64{from}
+	all = true
 	for looked := 0; len(todo) > 0; looked++ {
 		path, at := todo[0], next[0]
 		todo, next = todo[1:], next[1:]
-		if looked >= maxChain || len(found) > most {
-			return nil
+		if looked >= maxLooked || len(found) > maxChains {
+			return found, false
 		}
 		c, err := u.codeAt(kernel.Addr(at))
-		if err != nil || c.entry != at || slices.Contains(path, c) || len(path) >= maxHops {
+		if err != nil || c.entry != at || len(path) >= maxHops {
+			all = false
+			continue
+		}
+		if slices.Contains(path, c) {
 			continue
 		}
 		path = append(slices.Clone(path), c)
-		for _, t := range c.tails() {
+		tails := c.tails()
+		all = all && !tails.elsewhere
+		for _, t := range tails.to {
 			if t == to {
 				found = append(found, path)
+				if syscall(u.k, to) {
+					return found, true
+				}
 				continue
 			}
 			todo, next = append(todo, path), append(next, t)
 		}
 	}
-	return found
+	return found, all
 }
 
-// tailTargets are the functions that c jumps to directly, each once.
-func (c *code) tailTargets() []uint64 {
-	f, err := c.flow()
+// syscall reports whether a function is the entry of a system call. It is called, or
+// jumped to, only by what decodes the number, never by another one.
+func syscall(k *kernel.Kernel, entry uint64) bool {
+	sym, _, _ := k.SymbolAt(kernel.Addr(entry))
+	return strings.HasPrefix(sym.Name, "__x64_sys_") || strings.HasPrefix(sym.Name, "__ia32_sys_") || strings.HasPrefix(sym.Name, "__ia32_compat_sys_")
+}
+
+// tailTargets are the functions that one jumps to directly, each once.
+type tailTargets struct {
+	to        []uint64
+	elsewhere bool // it also jumps to where a pointer says, or its code is not known
+}
+
+func (c *code) findTails() (t tailTargets) {
+	f, err := c.graph()
 	if err != nil {
-		return nil
+		return tailTargets{elsewhere: true}
 	}
-	var targets []uint64
 	for _, insn := range f.insns {
-		if t, ok := insn.Target(); ok && insn.Op != x86asm.CALL && c.within(t) == nil && !slices.Contains(targets, t) && c.symbol(t) != "" {
-			targets = append(targets, t)
+		if !c.leaves(insn) {
+			continue
+		}
+		target, direct := insn.Target()
+		if name := c.symbol(target); !direct || strings.HasPrefix(name, "__x86_indirect_thunk_") {
+			t.elsewhere = true
+		} else if name != "" && !slices.Contains(t.to, target) {
+			t.to = append(t.to, target)
 		}
 	}
-	slices.Sort(targets)
-	return targets
+	slices.Sort(t.to)
+	return t
 }
 
 // jumpState is what the registers hold at c's jump to an address, in the terms of
