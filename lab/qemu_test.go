@@ -11,9 +11,11 @@ package lab_test
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -290,4 +292,66 @@ func checkLog(t *testing.T, c *explain.Case, r lab.Result) {
 	}
 	t.Errorf("the log does not have the end of the console:\n%s\nthe log ends in:\n%s",
 		strings.Join(console, "\n"), strings.Join(log[max(0, len(log)-20):], "\n"))
+}
+
+// TestKcoreQEMU runs Inquest inside the guest on the running kernel's /proc/kcore, and
+// compares what it says with what the guest says of itself.
+func TestKcoreQEMU(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "inquest")
+	build := exec.Command("go", "build", "-o", program, "inquest/cmd/inquest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build inquest: %v\n%s", err, out)
+	}
+	const kcore = "/proc/kcore"
+	commands := map[string][]string{"info": nil, "ps": nil, "log": nil, "mod": nil, "bt": {"1"}}
+	s := lab.Scenario{Crash: "none", Programs: map[string]string{"inquest": program}, Modules: []string{"nfnetlink"}}
+	for name, args := range commands {
+		s.Run = append(s.Run, slices.Concat([]string{"/bin/inquest", name, kcore}, args, []string{"--json"}))
+	}
+	r := run(t, s)
+	type task struct {
+		PID    int
+		Comm   string
+		Frames []struct{ Symbol string }
+	}
+	var all struct {
+		Release string
+		Format  string
+		Modules []struct{ Name string }
+		Records []struct{ Text string }
+		Tasks   []task
+	}
+	for _, ran := range r.Ran {
+		if ran.Error != "" {
+			t.Errorf("%s: %s\n%s", ran.Command, ran.Error, ran.Output)
+			continue
+		}
+		all.Tasks = nil
+		if err := json.Unmarshal([]byte(ran.Output), &all); err != nil {
+			t.Errorf("%s: %v\n%.400s", ran.Command, err, ran.Output)
+			continue
+		}
+		switch strings.Fields(ran.Command)[1] {
+		case "ps":
+			for _, want := range r.Tasks {
+				if !slices.ContainsFunc(all.Tasks, func(t task) bool { return t.PID == want.PID && t.Comm == want.Comm }) {
+					t.Errorf("ps does not list %+v", want)
+				}
+			}
+		case "bt":
+			if len(all.Tasks) != 1 || len(all.Tasks[0].Frames) < 4 {
+				t.Errorf("stack of init: %+v", all.Tasks)
+			}
+		}
+	}
+	if all.Release != r.Guest.Release || all.Format != "kcore" {
+		t.Errorf("info says %s, format %s; the guest runs %s", all.Release, all.Format, r.Guest.Release)
+	}
+	if len(all.Records) < 100 || !strings.Contains(all.Records[0].Text, r.Guest.Release) {
+		t.Errorf("log of %d records", len(all.Records))
+	}
+	if len(all.Modules) != 1 || all.Modules[0].Name != "nfnetlink" {
+		t.Errorf("modules %+v, want nfnetlink", all.Modules)
+	}
 }

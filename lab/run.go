@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"inquest/lab/guest/wire"
@@ -26,8 +27,16 @@ type Result struct {
 	Crasher  *wire.Task  `json:"crasher"` // nil when nothing crashed
 	Tasks    []wire.Task `json:"tasks"`   // threads of user mode that ran in it
 	Console  string      `json:"console"` // path of what the console showed
+	Ran      []Ran       `json:"ran,omitempty"`
 	Dumps    []Dump      `json:"dumps"`
 	Seconds  float64     `json:"seconds"` // that it took from the start of QEMU
+}
+
+// Ran is what came of a command that ran in the guest.
+type Ran struct {
+	Command string `json:"command"`
+	Output  string `json:"output"` // standard output and standard error
+	Error   string `json:"error,omitempty"`
 }
 
 // Dump is one dump of a scenario's guest.
@@ -124,6 +133,11 @@ func (s *Scenario) machine(ctx context.Context, work string) (*Machine, error) {
 		Console: filepath.Join(s.Dir, "console.log"),
 		Report:  filepath.Join(s.Dir, "report.jsonl"),
 	}
+	for name, path := range s.Programs {
+		if err := image.Add("bin/"+name, path); err != nil {
+			return nil, err
+		}
+	}
 	if len(s.Kdump) > 0 {
 		if err := s.addCapture(ctx, image); err != nil {
 			return nil, err
@@ -199,6 +213,14 @@ func (s *Scenario) run(ctx context.Context, m *Machine) (r Result, err error) {
 		return r, err
 	}
 	r.Tasks = ready.Tasks
+	for _, command := range s.Run {
+		s.Progress("run " + strings.Join(command, " "))
+		e, err := vm.WaitEvent(ctx, wire.Ran)
+		if err != nil {
+			return r, err
+		}
+		r.Ran = append(r.Ran, Ran{e.Way, e.Output, e.Error})
+	}
 	s.Progress("crash: " + s.Crash)
 	crash, err := vm.WaitEvent(ctx, wire.Crash)
 	if err != nil {

@@ -25,6 +25,8 @@ type Scenario struct {
 	QEMU        []string          // dumps from outside, by format of dump-guest-memory
 	Kdump       []Save            // dumps from inside, by a capture kernel; excludes QEMU
 	CrashKernel string            // "160M": memory for the capture kernel; in one piece, so have thrice as much
+	Programs    map[string]string // static programs of the host to put into the guest's /bin, by name there
+	Run         [][]string        // commands of the guest to run before the crash, one after the other
 	Guest       string            // path of the compiled inquest/lab/guest; compiled when empty
 	Timeout     time.Duration     // 5 minutes
 
@@ -97,6 +99,13 @@ func (s Scenario) validated() (Scenario, error) {
 			}
 		}
 	}
+	for _, command := range s.Run {
+		for _, word := range command {
+			if strings.ContainsAny(word, ", \t\n\"") {
+				problem = fmt.Sprintf("word %q of a command does not fit on a kernel command line", word)
+			}
+		}
+	}
 	for key, value := range s.Sysctls {
 		if strings.ContainsAny(key+value, " \t\n\"") {
 			problem = fmt.Sprintf("sysctl %q does not fit on a kernel command line", key)
@@ -134,6 +143,9 @@ func (s *Scenario) commandLine() string {
 			word += ":" + strings.Join(save.Arguments, ",")
 		}
 		words = append(words, word)
+	}
+	for _, command := range s.Run {
+		words = append(words, "lab.run="+strings.Join(command, ","))
 	}
 	return strings.Join(append(words, "lab.crash="+s.Crash), " ")
 }

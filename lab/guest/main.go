@@ -10,6 +10,7 @@
 //	lab.crash=sysrq              write c to /proc/sysrq-trigger
 //	lab.crash=none               stay alive, all CPUs running
 //	lab.sysctl=KEY=VALUE         set /proc/sys/KEY (dots or slashes); may be repeated
+//	lab.run=PROGRAM,ARG,...      run a program before the crash; may be repeated
 //	lab.save=FILE                have kdump copy /proc/vmcore to FILE; may be repeated
 //	lab.save=FILE:ARG,ARG,...    the same by makedumpfile with these arguments
 //
@@ -23,6 +24,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -65,11 +67,26 @@ func main() {
 	tasks, err := startTasks()
 	check("start tasks", err)
 	report(wire.Event{Kind: wire.Ready, Tasks: tasks})
+	for _, command := range words["lab.run"] {
+		report(run(strings.Split(command, ",")))
+	}
 	for _, way := range words["lab.crash"] {
 		report(wire.Event{Kind: wire.Crash, Way: way, Crasher: &tasks[0]})
 		check("crash", crash(way))
 	}
 	sleepForever()
+}
+
+// run runs a command and says what came of it.
+func run(command []string) wire.Event {
+	const most = 256 << 10 // of output: the serial port is slow
+	cmd := exec.Command(command[0], command[1:]...)
+	out, err := cmd.CombinedOutput()
+	e := wire.Event{Kind: wire.Ran, Way: strings.Join(command, " "), Output: string(out[:min(len(out), most)])}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	return e
 }
 
 // crash makes the crash happen. It returns only when that did not work, or when

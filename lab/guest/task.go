@@ -58,7 +58,7 @@ func work(name string) {
 		sleepForever()
 	case "spinner": // stays in user mode, on the last CPU
 		pin(runtime.NumCPU() - 1)
-		for {
+		for n := 0; ; n++ { // counting is all it does
 		}
 	}
 	fmt.Println("guest: no work is called", name)

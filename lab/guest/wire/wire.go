@@ -19,6 +19,7 @@ type Kind string
 const (
 	Up     Kind = "up"     // a kernel has booted and its modules are loaded: Guest is set
 	Ready  Kind = "ready"  // everything is in place for the crash: Tasks is set
+	Ran    Kind = "ran"    // the command Way ended, with Output and perhaps an Error
 	Crash  Kind = "crash"  // the next thing that the guest does is Way, in task Crasher
 	Saved  Kind = "saved"  // the capture kernel wrote File
 	Done   Kind = "done"   // the capture kernel wrote all: the disk holds Bytes
@@ -32,6 +33,7 @@ type Event struct {
 	Tasks   []Task `json:"tasks,omitempty"`
 	Way     string `json:"way,omitempty"`
 	Crasher *Task  `json:"crasher,omitempty"`
+	Output  string `json:"output,omitempty"`
 	File    string `json:"file,omitempty"`
 	Bytes   int64  `json:"bytes,omitempty"`
 	Step    string `json:"step,omitempty"`
