@@ -17,11 +17,10 @@ import (
 )
 
 var slabCommand = &command{
-	name:    "slab",
-	aliases: []string{"kmem"},
-	args:    "[CACHE]...",
-	max:     -1,
-	short:   "list the slab caches, or check them",
+	name:  "slab",
+	args:  "[CACHE]...",
+	max:   -1,
+	short: "list the slab caches, or check them",
 	long: `List the slab caches as slabtop(1) does, the one with most memory first, or those
 named; a cache that was merged into another is found by either name. --objects lists
 the allocated objects of the caches instead, --free the free ones.
@@ -40,6 +39,9 @@ inquest slab vmcore kmalloc-64 --objects`,
 		free := f.Bool("free", false, "list the free objects")
 		sortBy := f.String("sort", "size", "order of the list: size, objects, name or kernel")
 		return func(s *session, names []string) error {
+			if *check && len(names) > 0 {
+				return s.usagef("--check looks at all caches")
+			}
 			k, err := s.typedKernel()
 			if err != nil {
 				return err
@@ -50,8 +52,6 @@ inquest slab vmcore kmalloc-64 --objects`,
 				return err
 			}
 			switch {
-			case *check && len(names) > 0:
-				return s.usagef("--check looks at all caches")
 			case *check:
 				return slabCheck(s, h)
 			case *objects || *free:
@@ -80,9 +80,7 @@ func pickCaches(s *session, h *heap.Heap, names []string) ([]*heap.Cache, error)
 		return nil, nil
 	}
 	all, err := h.Caches()
-	if err != nil {
-		s.miss(fmt.Errorf("list the slab caches: %w", err))
-	}
+	s.miss(err)
 	var picked []*heap.Cache
 	for _, name := range names {
 		c, err := h.CacheOf(name)
@@ -300,6 +298,11 @@ func slabCheck(s *session, h *heap.Heap) error {
 	}
 	for _, w := range wrong {
 		s.printf("%s %s\n", s.term.paint(red, "CORRUPT"), clean(w.String()))
+	}
+	if stats.Slabs == 0 {
+		s.printf("The dump holds no slab that could be checked.\n")
+		s.missing()
+		return nil
 	}
 	s.printf("%d caches, %d slabs, %d objects: %d allocated, %d free", stats.Caches, stats.Slabs, stats.Objects, stats.Allocated, stats.Free)
 	if stats.Unknown > 0 {
