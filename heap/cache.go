@@ -13,7 +13,8 @@ import (
 // Bounds of what a dump may claim.
 const (
 	maxCaches  = 1 << 16
-	maxStride  = 64 << 20
+	minStride  = 8 // a free object holds a pointer
+	maxStride  = maxSlabBytes
 	maxObjects = 1<<15 - 1 // the bits of slab.objects
 	maxNodes   = 1024      // 1 << CONFIG_NODES_SHIFT
 )
@@ -276,7 +277,7 @@ func (h *Heap) cacheAt(addr kernel.Addr) (*Cache, error) {
 		}
 	}
 	switch {
-	case c.Size == 0 || c.Size > maxStride, c.ObjectSize > c.Size, c.Inuse > c.Size, c.Offset > c.Size-min(c.Size, 8):
+	case c.Size < minStride || c.Size > maxStride, c.ObjectSize > c.Size, c.Inuse > c.Size, c.Offset > c.Size-min(c.Size, 8):
 		return fail(fmt.Errorf("objects of %d bytes, %d apart, free pointer at %d: %w", c.ObjectSize, c.Size, c.Offset, kernel.ErrCorrupt))
 	}
 	// OO_SHIFT and OO_MASK

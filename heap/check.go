@@ -133,9 +133,6 @@ func (w *checker) slab(s *slab) error {
 	h := w.h
 	w.stats.Slabs++
 	w.stats.Objects += s.objects
-	if most := maxSlabBytes / s.cache.Size; uint64(s.objects) > max(most, 1) {
-		w.add(s, 0, "%d objects of %d bytes are more than a slab can have", s.objects, s.cache.Size)
-	}
 	listed, twice := 0, kernel.Addr(0)
 	w.states = w.states[:0]
 	for range s.objects {
@@ -158,16 +155,19 @@ func (w *checker) slab(s *slab) error {
 		w.add(s, 0, "%d objects are on the free list, but %d of %d are in use", listed, s.inuse, s.objects)
 	}
 	held := s.cache.held()
-	for i, state := range w.states {
-		if where, ok := held.objects[s.object(i)]; ok {
-			if state == Free {
-				w.add(s, s.object(i), "freed twice: it is on the slab's free list and on %s", where)
+	if err != nil || held.hides(s) {
+		for i, state := range w.states {
+			if state == Allocated {
+				w.states[i] = Unknown
 			}
-			w.states[i] = Free
-		} else if state == Allocated && (err != nil || held.err != nil && (s.frozen || held.sheaves)) {
-			w.states[i] = Unknown
 		}
 	}
+	held.of(s, func(i int, where string) {
+		if w.states[i] == Free {
+			w.add(s, s.object(i), "freed twice: it is on the slab's free list and on %s", where)
+		}
+		w.states[i] = Free
+	})
 	for i, state := range w.states {
 		switch state {
 		case Free:
@@ -189,9 +189,6 @@ func (w *checker) slab(s *slab) error {
 	}
 	return err
 }
-
-// maxSlabBytes is more than the largest slab: order 3 as a rule, MAX_PAGE_ORDER at most.
-const maxSlabBytes = pageSize << 10
 
 func (w *checker) add(s *slab, object kernel.Addr, format string, args ...any) {
 	w.wrong = append(w.wrong, Corruption{s.cache, s.page, object, fmt.Sprintf(format, args...)})

@@ -98,7 +98,7 @@ func (h *Heap) stateOf(s *slab, i int) (state ObjectState, freeIn string, missin
 		return Free, where, nil
 	case err != nil:
 		return Unknown, "", err
-	case held.err != nil && (s.frozen || held.sheaves):
+	case held.hides(s):
 		return Unknown, "", held.err
 	}
 	return Allocated, "", nil

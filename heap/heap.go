@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"inquest/kernel"
 	"inquest/kernel/x86"
@@ -49,6 +50,8 @@ type Heap struct {
 	caches sync.Map // kernel.Addr -> *Cache
 	traces sync.Map // kernel.Addr of a task -> *stack.Trace
 	plain  encoding // of free pointers, once it is known
+
+	heldReads atomic.Int64 // CPUs whose lists of a cache were read
 }
 
 // New prepares to look at a kernel's memory. It reads nothing.

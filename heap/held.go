@@ -22,6 +22,7 @@ const (
 	maxPartial = 1 << 12 // slabs on a CPU's partial list
 	maxSheaf   = 1 << 12 // objects in a sheaf
 	maxBarn    = 1 << 10 // sheaves of a node
+	maxReads   = 1 << 23 // CPUs of caches, in all
 )
 
 // sheafLayout is struct slub_percpu_sheaves and what it leads to.
@@ -67,6 +68,11 @@ func (c *Cache) readHeld() *held {
 	if err != nil {
 		return d
 	}
+	if c.h.heldReads.Add(int64(len(cpus))) > maxReads {
+		d.miss(fmt.Errorf("more than %d CPUs of slab caches: %w", maxReads, kernel.ErrCorrupt))
+		d.sheaves = l.sheaves != nil
+		return d
+	}
 	if l.cpu != nil {
 		d.readCPUSlabs(c, l, o, cpus)
 	}
@@ -76,6 +82,26 @@ func (c *Cache) readHeld() *held {
 	}
 	return d
 }
+
+// of calls visit with the objects of a slab that are held, in no order.
+func (d *held) of(s *slab, visit func(i int, where string)) {
+	if len(d.objects) < s.objects {
+		for object, where := range d.objects {
+			if i, ok := s.indexOf(object); ok {
+				visit(i, where)
+			}
+		}
+		return
+	}
+	for i := range s.objects {
+		if where, ok := d.objects[s.object(i)]; ok {
+			visit(i, where)
+		}
+	}
+}
+
+// hides reports whether objects of a slab may be held without being known to.
+func (d *held) hides(s *slab) bool { return d.err != nil && (s.frozen || d.sheaves) }
 
 func (d *held) miss(err error) {
 	if err != nil && d.err == nil {

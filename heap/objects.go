@@ -113,7 +113,7 @@ func (h *Heap) states(s *slab, into []ObjectState) ([]ObjectState, error) {
 	}
 	err := h.walkFree(s, s.freelist, func(i int) { states[i] = Free })
 	held := s.cache.held()
-	if err == nil && held.err != nil && (s.frozen || held.sheaves) {
+	if err == nil && held.hides(s) {
 		err = held.err
 	}
 	if err != nil {
@@ -123,13 +123,7 @@ func (h *Heap) states(s *slab, into []ObjectState) ([]ObjectState, error) {
 			}
 		}
 	}
-	if len(held.objects) > 0 {
-		for i := range states {
-			if _, ok := held.objects[s.object(i)]; ok {
-				states[i] = Free
-			}
-		}
-	}
+	held.of(s, func(i int, _ string) { states[i] = Free })
 	return states, err
 }
 

@@ -75,6 +75,7 @@ func (h *Heap) indexSlabs() (*slabIndex, error) {
 		return nil, cmp.Or(listErr, err)
 	}
 	x.missing = errors.Join(listErr, err)
+	b.dropOverlaps()
 	slices.SortFunc(x.refs, func(a, b slabRef) int { return cmp.Or(cmp.Compare(a.cache, b.cache), cmp.Compare(a.pfn, b.pfn)) })
 	x.first = make([]int, len(x.caches)+1)
 	for i, r := 0, 0; i <= len(x.caches); i++ {
@@ -140,6 +141,31 @@ func (b *indexBuilder) work(regions <-chan region) {
 	b.x.refs, b.x.wrong = append(b.x.refs, refs...), append(b.x.wrong, wrong...)
 	b.x.gaps += gaps
 }
+
+// dropOverlaps takes out slabs that are too large to be one, or that reach into the
+// next one, which also bounds how many objects a forged dump can claim.
+func (b *indexBuilder) dropOverlaps() {
+	x := b.x
+	slices.SortFunc(x.refs, func(a, b slabRef) int { return cmp.Compare(a.pfn, b.pfn) })
+	kept := x.refs[:0]
+	for i, r := range x.refs {
+		c, objects := x.caches[r.cache], uint64(r.counts&maxObjects)
+		bytes := objects * c.Size
+		pages := (bytes + pageSize - 1) >> pageShift
+		if bytes > maxSlabBytes || i+1 < len(x.refs) && r.pfn+pages > x.refs[i+1].pfn {
+			if len(x.wrong) < maxWrong {
+				x.wrong = append(x.wrong, Corruption{Cache: c, Slab: b.h.pageAt(b.l.pages, r.pfn), What: fmt.Sprintf("%d objects of %d bytes do not fit in front of the next slab", objects, c.Size)})
+			}
+			continue
+		}
+		kept = append(kept, r)
+	}
+	x.refs = kept
+}
+
+// maxSlabBytes is the largest that a slab can be, of order MAX_PAGE_ORDER; most have
+// order 3 or less.
+const maxSlabBytes = pageSize << 10
 
 // lookup returns the index of a cache. Where the list of caches is broken, one that
 // looks like a cache is taken for one.

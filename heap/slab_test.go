@@ -164,6 +164,9 @@ func TestCheck(t *testing.T) {
 		{"more in use than there are", func(w *world, c uint64, slabs []uint64) {
 			w.Set(w.pageOf(slabs[0]), w.slab, "counters", 17|16<<16)
 		}, "17 of 16 objects are in use"},
+		{"reaches into the next slab", func(w *world, c uint64, slabs []uint64) {
+			w.Set(w.pageOf(slabs[0]), w.slab, "counters", 17|20<<16)
+		}, "20 objects of 256 bytes do not fit in front of the next slab"},
 		{"CPU's slab of another cache", func(w *world, c uint64, slabs []uint64) {
 			w.Set(w.pageOf(slabs[1]), w.slab, "slab_cache", w.kmem["empty"])
 		}, "is one of cache empty"},
