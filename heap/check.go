@@ -31,7 +31,7 @@ type Stats struct {
 	Unknown   int    // objects whose state the dump does not tell
 	Gaps      uint64 // pages of the array of struct page that the dump lacks
 	Missing   int    // slabs that could not be looked at wholly
-	FirstMiss error  // why the first one could not
+	FirstMiss error  // why the first of them could not
 }
 
 // maxWrong bounds how many corruptions are kept; a dump may be nothing but.
@@ -49,6 +49,7 @@ func (h *Heap) Check(ctx context.Context) ([]Corruption, Stats, error) {
 	total := Stats{Caches: len(x.caches), Gaps: x.gaps}
 	wrong := slices.Clone(x.wrong)
 	var mu sync.Mutex
+	firstMiss := ^uint64(0) // page frame of the slab
 	h.eachSlab(ctx, "check the slabs", x, func() func(slabRef) {
 		w := &checker{h: h}
 		return func(r slabRef) {
@@ -61,8 +62,8 @@ func (h *Heap) Check(ctx context.Context) ([]Corruption, Stats, error) {
 			total.add(w.stats)
 			if err != nil && !corrupt(err) {
 				total.Missing++
-				if total.FirstMiss == nil {
-					total.FirstMiss = err
+				if r.pfn < firstMiss {
+					firstMiss, total.FirstMiss = r.pfn, err
 				}
 			}
 			if len(wrong) < maxWrong {

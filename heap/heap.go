@@ -26,6 +26,7 @@ const (
 	pageShift = 12
 	pageSize  = 1 << pageShift
 	nullPage  = pageSize
+	maxErrno  = 4095
 )
 
 // Heap knows the memory of a kernel. It is safe for concurrent use; everything
@@ -91,13 +92,8 @@ func (h *Heap) Identify(addr kernel.Addr) (*Memory, error) {
 	case addr < nullPage:
 		m.Kind, m.Desc = NullPage, "in the NULL page"
 	case addr < s.userEnd:
-		task, _ := h.k.Crashed()
-		if task == nil || task.MM == 0 {
-			m.Kind, m.Desc = User, "user memory"
-			return m, nil
-		}
-		return h.IdentifyUser(task, addr)
-	case addr > ^kernel.Addr(0)-nullPage:
+		return h.identifyLow(addr)
+	case addr > ^kernel.Addr(0)-maxErrno:
 		m.Kind, m.Desc = Unmapped, fmt.Sprintf("%d as a pointer: an error code, perhaps", int64(addr))
 	case addr >= startKernelMap:
 		h.identifyImage(m)
@@ -111,6 +107,20 @@ func (h *Heap) Identify(addr kernel.Addr) (*Memory, error) {
 	default:
 		h.identifyUnknown(m)
 	}
+	return m, nil
+}
+
+// identifyLow describes an address of the user half: memory of the task that crashed,
+// or before 6.15 the name of a per-CPU variable, which are counted from zero.
+func (h *Heap) identifyLow(addr kernel.Addr) (*Memory, error) {
+	m := &Memory{Addr: addr, Kind: User, Desc: "user memory", CPU: -1}
+	if task, _ := h.k.Crashed(); task != nil && task.MM != 0 {
+		var err error
+		if m, err = h.IdentifyUser(task, addr); err != nil || m.VMA != nil {
+			return m, err
+		}
+	}
+	h.inPerCPUTemplate(m)
 	return m, nil
 }
 

@@ -157,6 +157,33 @@ func (h *Heap) addEntryArea(a *cpuAreas, o kernel.Object, base kernel.Addr, cpu 
 	}
 }
 
+// inPerCPUTemplate describes an address of a per-CPU symbol: what every CPU has its own
+// copy of; false when it is none.
+func (h *Heap) inPerCPUTemplate(m *Memory) bool {
+	a := h.cpus()
+	if m.Addr < a.start || uint64(m.Addr-a.start) >= a.static {
+		return false
+	}
+	m.Kind, m.Desc, m.Task = PerCPU, "the template of per-CPU data", nil
+	if m.Symbol = h.perCPUName(m.Addr); m.Symbol != "" {
+		m.Desc = fmt.Sprintf("the per-CPU variable %s, of which every CPU has its own", m.Symbol)
+	}
+	return true
+}
+
+// perCPUName returns the symbol that a per-CPU address lies in.
+func (h *Heap) perCPUName(a kernel.Addr) string {
+	syms, err := h.k.Symbols()
+	if err != nil {
+		return ""
+	}
+	sym, ok := syms.Find(a)
+	if !ok {
+		return ""
+	}
+	return plus(sym.Name, uint64(a-sym.Addr))
+}
+
 // inPerCPU describes an address in the first chunk of per-CPU memory, which holds the
 // static variables; false when it is not in there.
 func (h *Heap) inPerCPU(m *Memory) bool {
@@ -175,11 +202,8 @@ func (h *Heap) inPerCPU(m *Memory) bool {
 			return true
 		}
 		m.Desc = fmt.Sprintf("per-CPU data of CPU %d", unit.cpu)
-		if syms, err := h.k.Symbols(); err == nil {
-			if sym, ok := syms.Find(a.start + kernel.Addr(off)); ok {
-				m.Symbol = plus(sym.Name, uint64(a.start)+off-uint64(sym.Addr))
-				m.Desc = fmt.Sprintf("per-CPU variable of CPU %d: %s", unit.cpu, m.Symbol)
-			}
+		if m.Symbol = h.perCPUName(a.start + kernel.Addr(off)); m.Symbol != "" {
+			m.Desc = fmt.Sprintf("per-CPU variable of CPU %d: %s", unit.cpu, m.Symbol)
 		}
 		return true
 	}

@@ -235,6 +235,9 @@ func TestStacks(t *testing.T) {
 		}
 	}
 	expect(t, h, areas[2]+0x4100, Vmalloc, "guard page")
+	if m := expect(t, h, 0x1004, PerCPU, "the per-CPU variable irq_stack_backing_store+0x4, of which every CPU"); m.CPU != -1 || m.Task != nil {
+		t.Errorf("%+v", m)
+	}
 	a := h.cpus()
 	if len(a.first) != 2 || len(a.stacks) != 4 {
 		t.Fatalf("%+v", a)

@@ -162,7 +162,7 @@ func (h *Heap) identifyImage(m *Memory) {
 		m.Desc = fmt.Sprintf("%s of module %s%s", what, mod.Name, prefixed(": ", m.Symbol))
 		return
 	}
-	if h.inInitStack(m.Addr) && h.inTaskStack(m) {
+	if h.inPerCPUTemplate(m) || h.inInitStack(m.Addr) && h.inTaskStack(m) {
 		return
 	}
 	if h.inImage(m, m.Addr) {
