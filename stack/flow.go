@@ -21,6 +21,7 @@ type flow struct {
 	code    *code
 	insns   map[uint64]x86.Insn
 	leaders map[uint64]bool // where paths meet
+	falls   bool            // the end of the function can be reached
 	in      map[uint64]*locations
 	loads   map[root]load // where values read from memory came from
 	escapes escapes
@@ -114,7 +115,10 @@ func (f *flow) discover() error {
 			if !next {
 				break
 			}
-			at += uint64(insn.Len)
+			if at += uint64(insn.Len); f.code.within(at) == nil {
+				f.falls = true // behind a call that never returns, or into the next function
+				break
+			}
 		}
 	}
 	return nil

@@ -26,9 +26,9 @@ type hop struct {
 }
 
 const (
-	maxHops   = 6
-	maxChains = 8
-	maxLooked = 64 // functions
+	maxHops = 6
+	maxWays = 16
+	maxSeen = 600 // functions
 )
 
 // connect finds out how a frame's function was reached from its caller.
@@ -59,40 +59,59 @@ func (u *Unwinder) connect(a, caller *activation) {
 // an entry: the shortest is shown, but only what is the same on all of them is known.
 // It is nil where there is no way at all.
 func (u *Unwinder) through(called, entry uint64, regs [16]value) *link {
-	chains, all := u.chains(called, entry)
-	if !all && len(chains) == 0 {
-		// Jumped on through a pointer, or too many hops: that it was called is sure.
+	ways, all := u.ways(called, entry)
+	if len(ways) == 0 {
 		c, err := u.codeAt(kernel.Addr(called))
-		if err != nil || c.entry != called {
+		if all || err != nil || c.entry != called {
 			return nil
 		}
-		return &link{tails: []hop{{c, regs}}, oneOf: true}
+		ways = [][]*code{{c}} // which jumped on through a pointer, or too often
 	}
 	var l *link
-	for _, chain := range chains {
-		w := &link{regs: regs, oneOf: len(chains) > 1 || !all}
-		for i, c := range chain {
-			h := hop{c, w.regs}
-			if i > 0 && w.oneOf {
-				h.regs = [16]value{} // perhaps it was not there
-			}
-			w.tails = append(w.tails, h)
-			next := entry
-			if i+1 < len(chain) {
-				next = chain[i+1].entry
-			}
-			w.regs = compose(jumpState(c, next), w.regs)
-		}
+	for _, way := range ways {
+		w := pass(way, entry, regs)
 		if l == nil {
 			l = w
+			l.oneOf = len(ways) > 1 || !all
 		}
-		for r := range l.regs {
-			if !all || l.regs[r] != w.regs[r] {
-				l.regs[r] = value{}
+		for i := range l.tails {
+			h := &l.tails[i]
+			same := slices.IndexFunc(w.tails, func(o hop) bool { return o.code == h.code })
+			if i > 0 && (!all || same < 0) {
+				h.regs = [16]value{} // perhaps it was not there
+			} else {
+				agreed(&h.regs, w.tails[same].regs)
 			}
+		}
+		if agreed(&l.regs, w.regs); !all {
+			l.regs = [16]value{}
 		}
 	}
 	return l
+}
+
+// pass follows the registers along a way.
+func pass(way []*code, entry uint64, regs [16]value) *link {
+	l := &link{}
+	for i, c := range way {
+		l.tails = append(l.tails, hop{c, regs})
+		next := entry
+		if i+1 < len(way) {
+			next = way[i+1].entry
+		}
+		regs = compose(jumpState(c, next), regs)
+	}
+	l.regs = regs
+	return l
+}
+
+// agreed keeps the registers that are the same.
+func agreed(a *[16]value, b [16]value) {
+	for r := range a {
+		if a[r] != b[r] {
+			a[r] = value{}
+		}
+	}
 }
 
 // target returns where a call goes. An indirect one is followed through the table
@@ -145,46 +164,74 @@ func (u *Unwinder) pointer(caller *activation, v value) (uint64, bool) {
 	return p, ok && u.k.Text(kernel.Addr(p))
 }
 
-// chains finds the functions by which direct jumps lead from one entry to another,
-// the last one left out: the shortest first. all is set if there are no other ways.
-func (u *Unwinder) chains(from, to uint64) (found [][]*code, all bool) {
-	todo := [][]*code{nil}
-	next := []uint64{from}
+// ways finds how direct jumps may have led from one entry to another: the functions
+// passed through, the shortest way first. all is set if no other way was left to try; a
+// jump through a pointer counts only where no direct one leads there.
+func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
+	seen := map[uint64]*code{}
+	direct := isSyscall(u.k, to)
 	all = true
-	for looked := 0; len(todo) > 0; looked++ {
-		path, at := todo[0], next[0]
-		todo, next = todo[1:], next[1:]
-		if looked >= maxLooked || len(found) > maxChains {
-			return found, false
+	elsewhere := false
+	for todo, hops := []uint64{from}, 0; len(todo) > 0 && hops < maxHops; hops++ {
+		var further []uint64
+		for _, at := range todo {
+			if seen[at] != nil || at == to {
+				continue
+			}
+			c, err := u.codeAt(kernel.Addr(at))
+			if err != nil || c.entry != at {
+				elsewhere = true
+				continue
+			}
+			if len(seen) == maxSeen {
+				all = false
+				break
+			}
+			seen[at] = c
+			elsewhere = elsewhere || c.tails().elsewhere
+			if direct && slices.Contains(c.tails().to, to) {
+				return [][]*code{{c}}, true
+			}
+			further = append(further, c.tails().to...)
 		}
-		c, err := u.codeAt(kernel.Addr(at))
-		if err != nil || c.entry != at || len(path) >= maxHops {
+		todo = further
+	}
+	leads := leadsTo(seen, to)
+	for todo := [][]*code{{seen[from]}}; len(todo) > 0 && leads[from]; todo = todo[1:] {
+		way := todo[0]
+		if len(way) > maxHops || len(ways) == maxWays {
 			all = false
 			continue
 		}
-		if slices.Contains(path, c) {
-			continue
-		}
-		path = append(slices.Clone(path), c)
-		tails := c.tails()
-		all = all && !tails.elsewhere
-		for _, t := range tails.to {
-			if t == to {
-				found = append(found, path)
-				if syscall(u.k, to) {
-					return found, true
-				}
-				continue
+		for _, t := range way[len(way)-1].tails().to {
+			switch c := seen[t]; {
+			case t == to:
+				ways = append(ways, way)
+			case leads[t] && !slices.Contains(way, c):
+				todo = append(todo, append(slices.Clone(way), c))
 			}
-			todo, next = append(todo, path), append(next, t)
 		}
 	}
-	return found, all
+	return ways, all && (len(ways) > 0 || !elsewhere)
 }
 
-// syscall reports whether a function is the entry of a system call. It is called, or
+// leadsTo returns which of the functions lead to an entry by jumps among them.
+func leadsTo(seen map[uint64]*code, to uint64) map[uint64]bool {
+	leads := map[uint64]bool{}
+	for grew := true; grew; {
+		grew = false
+		for at, c := range seen {
+			if !leads[at] && slices.ContainsFunc(c.tails().to, func(t uint64) bool { return t == to || leads[t] }) {
+				leads[at], grew = true, true
+			}
+		}
+	}
+	return leads
+}
+
+// isSyscall reports whether a function is the entry of a system call. It is called, or
 // jumped to, only by what decodes the number, never by another one.
-func syscall(k *kernel.Kernel, entry uint64) bool {
+func isSyscall(k *kernel.Kernel, entry uint64) bool {
 	sym, _, _ := k.SymbolAt(kernel.Addr(entry))
 	return strings.HasPrefix(sym.Name, "__x64_sys_") || strings.HasPrefix(sym.Name, "__ia32_sys_") || strings.HasPrefix(sym.Name, "__ia32_compat_sys_")
 }
@@ -192,7 +239,7 @@ func syscall(k *kernel.Kernel, entry uint64) bool {
 // tailTargets are the functions that one jumps to directly, each once.
 type tailTargets struct {
 	to        []uint64
-	elsewhere bool // it also jumps to where a pointer says, or its code is not known
+	elsewhere bool // it also goes to where a pointer says, or its code is not known
 }
 
 func (c *code) findTails() (t tailTargets) {
@@ -200,6 +247,7 @@ func (c *code) findTails() (t tailTargets) {
 	if err != nil {
 		return tailTargets{elsewhere: true}
 	}
+	t.elsewhere = f.falls
 	for _, insn := range f.insns {
 		if !c.leaves(insn) {
 			continue
