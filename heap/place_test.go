@@ -335,7 +335,7 @@ func TestUser(t *testing.T) {
 					w.Write64(n+8+uint64(i/2)*8, entries[i])
 					w.Write64(n+128+uint64(i/2)*8, entries[i+1])
 				}
-				return n | 1<<3 | 2
+				return n | 1<<3 | 4
 			}
 			a := leaf(0x3fffff, 0, 0x402fff, vmas[0], 0x40ffff, 0, 0x412fff, vmas[1], 0x41ffff, 0)
 			b := leaf(0x422fff, vmas[2], 0x42ffff, 0, 0x432fff, vmas[3])

@@ -74,7 +74,10 @@ func (h *Heap) indexSlabs() (*slabIndex, error) {
 	if len(x.caches) == 0 {
 		return nil, cmp.Or(listErr, err)
 	}
-	x.missing = errors.Join(listErr, err)
+	if err == nil && x.gaps > 0 {
+		err = fmt.Errorf("the dump lacks %d pages of the array of struct page, and so the slabs that they tell of", x.gaps)
+	}
+	x.missing = cmp.Or(listErr, err)
 	b.dropOverlaps()
 	slices.SortFunc(x.refs, func(a, b slabRef) int { return cmp.Or(cmp.Compare(a.cache, b.cache), cmp.Compare(a.pfn, b.pfn)) })
 	x.first = make([]int, len(x.caches)+1)

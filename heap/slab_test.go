@@ -286,9 +286,13 @@ func TestMissing(t *testing.T) {
 		w := newWorld(t, variant{mix: "swab"})
 		slabs, _ := w.furnish()
 		w.Lose(w.pageOf(slabs[0]))
-		m := mustIdentify(t, w.open(), slabs[0])
+		h := w.open()
+		m := mustIdentify(t, h, slabs[0])
 		if m.Kind != Page || len(m.Missing) == 0 {
 			t.Errorf("%+v", m)
+		}
+		if _, err := h.Usages(); err == nil || !strings.Contains(err.Error(), "lacks 1 pages of the array of struct page") {
+			t.Errorf("usages: %v", err)
 		}
 	})
 	t.Run("sheaf", func(t *testing.T) {

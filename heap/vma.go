@@ -119,18 +119,19 @@ func (h *Heap) rbVMA(mm kernel.Object, addr kernel.Addr) (kernel.Addr, error) {
 }
 
 // mapleLoad looks an index up in a maple tree (lib/maple_tree.c). A node's type is
-// in bits 3 to 6 of its address; slot i of a node goes up to pivot i, the last one to
-// the end of the node.
+// in bits 3 to 6 of its address, and bit 1 in the root tells it from a single entry;
+// slot i of a node goes up to pivot i, the last one to the end of the node. All that
+// inner nodes hold are nodes.
 func (h *Heap) mapleLoad(root uint64, index kernel.Addr) (kernel.Addr, error) {
 	const (
-		dense, leaf64, range64, arange64 = 0, 1, 2, 3 // enum maple_type
-		nodeSize                         = 256
-		maxDepth                         = 16
-		reserved                         = 4096 // below are values, XA_ZERO_ENTRY and the like
+		leaf64, arange64 = 1, 3 // enum maple_type; 2 is range64
+		nodeSize         = 256
+		maxDepth         = 16
+		reserved         = 4096 // below are values, XA_ZERO_ENTRY and the like
 	)
-	isNode := func(e uint64) bool { return e&3 == 2 && e > reserved }
 	entry := root
-	for depth := 0; isNode(entry); depth++ {
+	inner := root&3 == 2
+	for depth := 0; inner && entry > reserved; depth++ {
 		if depth == maxDepth {
 			return 0, fmt.Errorf("maple tree is more than %d deep: %w", maxDepth, kernel.ErrCorrupt)
 		}
@@ -166,9 +167,7 @@ func (h *Heap) mapleLoad(root uint64, index kernel.Addr) (kernel.Addr, error) {
 			}
 		}
 		entry = le.Uint64(b[slotAt+8*i:])
-		if typ == leaf64 {
-			break
-		}
+		inner = typ != leaf64
 	}
 	if entry < reserved || entry&3 != 0 {
 		return 0, nil
