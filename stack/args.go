@@ -38,7 +38,7 @@ type TailCall struct {
 type known struct {
 	v    uint64
 	bits uint8
-	from string
+	from origin
 }
 
 func mask(v uint64, bits uint8) uint64 {
@@ -113,12 +113,12 @@ func (u *Unwinder) activate(t *Trace, i int) *activation {
 	a := &activation{frame: f}
 	for r := range a.regs {
 		if v, ok := f.Regs.Get(gprRegs[r]); ok && (f.Exact || isSaved(gpr(r))) {
-			a.regs[r] = known{v, 64, fmt.Sprintf("%v at %s", gpr(r), f.Name())}
+			a.regs[r] = known{v, 64, origin{kind: originRegister, frame: f, reg: gpr(r)}}
 		}
 	}
 	if i == 0 && !f.Exact {
 		for _, r := range savedRegs {
-			a.regs[r].from = fmt.Sprintf("%v, saved when the task was switched out", r)
+			a.regs[r].from.kind = originSwitched
 		}
 	}
 	if f.Guess || i+1 >= len(t.Frames) || t.Frames[i+1].RegsAt != 0 || t.Frames[i+1].Guess {
@@ -171,8 +171,12 @@ func (a *activation) inherit(callee *activation) {
 		return
 	}
 	for _, r := range savedRegs {
-		if a.regs[r].bits == 0 && callee.entry[r].bits == 64 {
-			a.regs[r] = callee.entry[r]
+		switch k := callee.entry[r]; {
+		case k.bits < 64:
+		case a.regs[r].bits == 0 || a.regs[r].v == k.v:
+			a.regs[r] = k
+		default: // the unwinder found another
+			a.regs[r] = known{}
 		}
 	}
 }
@@ -184,8 +188,8 @@ func (a *activation) solve(u *Unwinder, callee *activation) {
 		return
 	}
 	a.roots, a.bad = map[root]known{}, map[root]bool{}
-	a.learn(onStack(0), known{uint64(a.cfa), 64, "the stack's layout"})
-	a.learn(constant(0), known{0, 64, "a constant"})
+	a.learn(onStack(0), known{uint64(a.cfa), 64, origin{kind: originFrame, name: a.code.name}})
+	a.learn(constant(0), known{0, 64, origin{kind: originConstant}})
 	for r := range a.regs {
 		a.learn(a.here.regs[r], a.regs[r])
 	}
@@ -195,14 +199,15 @@ func (a *activation) solve(u *Unwinder, callee *activation) {
 		}
 		at := a.cfa + kernel.Addr(s.off)
 		if v, err := u.k.U64(at); err == nil {
-			a.learn(s.val, known{mask(v, uint8(8*s.size)), uint8(8 * s.size), a.slotWords(s, at)})
+			a.learn(s.val, known{mask(v, uint8(8*s.size)), uint8(8 * s.size), a.slotOrigin(s, at)})
 		}
 	}
 	if callee != nil && callee.link != nil {
 		for _, r := range argRegs {
 			k := callee.entry[r]
 			if k.bits > 0 {
-				k.from = fmt.Sprintf("passed on to %s: %s", callee.frame.Symbol.Name, k.from)
+				of := k.from
+				k.from = origin{kind: originPassed, name: callee.frame.Symbol.Name, of: &of}
 				a.learn(callee.link.regs[r], k)
 			}
 		}
@@ -223,14 +228,14 @@ func (a *activation) solve(u *Unwinder, callee *activation) {
 	}
 }
 
-func (a *activation) slotWords(s slot, at kernel.Addr) string {
+func (a *activation) slotOrigin(s slot, at kernel.Addr) origin {
 	switch {
 	case s.saved:
-		return fmt.Sprintf("%v, saved by %s at %v", gpr(s.val.root.addr), a.code.name, at)
+		return origin{kind: originSaved, reg: gpr(s.val.root.addr), name: a.code.name, at: at}
 	case s.off >= 0:
-		return fmt.Sprintf("the stack at %v", at)
+		return origin{kind: originStack, at: at}
 	}
-	return fmt.Sprintf("kept by %s on its stack at %v", a.code.name, at)
+	return origin{kind: originSpilled, name: a.code.name, at: at}
 }
 
 // incoming returns how many bytes of arguments on the caller's stack a function, or one
@@ -257,18 +262,15 @@ func (a *activation) learn(v value, k known) {
 	}
 	bits := min(v.bits, k.bits)
 	fact := known{mask(k.v-uint64(v.off), bits), bits, k.from}
-	if v.off != 0 && v.root.kind != rootConst && v.root.kind != rootCFA {
-		fact.from = fmt.Sprintf("%s, %s", k.from, offsetWords(v.off))
-	}
+	have, ok := a.roots[v.root]
 	if v.root.kind == rootConst || v.root.kind == rootCFA {
-		if have, ok := a.roots[v.root]; ok && bits == 64 && have.v != fact.v {
-			a.wrong = true
-		} else if !ok {
+		if !ok {
 			a.roots[v.root] = fact
 		}
+		a.wrong = a.wrong || ok && mask(have.v, bits) != fact.v
 		return
 	}
-	have, ok := a.roots[v.root]
+	fact.from.off += v.off
 	if ok && mask(have.v, min(have.bits, bits)) != mask(fact.v, min(have.bits, bits)) {
 		delete(a.roots, v.root)
 		a.bad[v.root] = true
@@ -277,14 +279,6 @@ func (a *activation) learn(v value, k known) {
 	if !ok || have.bits < bits {
 		a.roots[v.root] = fact
 	}
-}
-
-// offsetWords says what was done to a witness to get at the value.
-func offsetWords(off int64) string {
-	if off < 0 {
-		return fmt.Sprintf("plus %#x", -off)
-	}
-	return fmt.Sprintf("minus %#x", off)
 }
 
 // eval returns the concrete value of a symbolic one.
@@ -312,10 +306,22 @@ func (a *activation) fromCaller(caller *activation) {
 	}
 	for _, r := range argRegs {
 		if k, ok := caller.eval(a.link.regs[r]); ok && k.bits > a.entry[r].bits {
-			k.from = fmt.Sprintf("loaded by %s: %s", caller.code.name, k.from)
-			a.entry[r] = k
+			a.entry[r] = caller.sets(k, a.frame.Symbol.Name)
 		}
 	}
+}
+
+// sets says of a value that the frame set it for a function that it called.
+func (a *activation) sets(k known, callee string) known {
+	of := k.from
+	if of.kind == originPassed && of.name == callee {
+		of = origin{kind: originEqual, of: of.of, off: of.off}
+	}
+	if k.bits == 64 && kernel.Addr(k.v) >= a.frame.SP && kernel.Addr(k.v) < a.cfa {
+		of = origin{kind: originFrame, name: a.code.name}
+	}
+	k.from = origin{kind: originSet, name: a.code.name, of: &of}
+	return k
 }
 
 // prototype returns the BTF prototype of a function, if it is the one that the code
@@ -367,7 +373,7 @@ func registerArgs(entry [16]known) []Arg {
 	var out []Arg
 	for _, r := range argRegs {
 		if k := entry[r]; k.bits == 64 {
-			out = append(out, Arg{Name: r.String(), Known: true, Value: k.v, From: k.from})
+			out = append(out, Arg{Name: r.String(), Known: true, Value: k.v, From: k.from.String()})
 		}
 	}
 	return out
@@ -405,7 +411,7 @@ func args(proto *btf.FuncProto, entry [16]known, stack [stackArgs]known) []Arg {
 			words = nil
 		}
 		if bits := uint8(min(8*size, 64)); n == 1 && k.bits >= bits && !isStruct && !isUnion {
-			arg.Known, arg.Value, arg.From = true, mask(k.v, bits), k.from
+			arg.Known, arg.Value, arg.From = true, mask(k.v, bits), k.from.String()
 		}
 		out = append(out, arg)
 	}

@@ -322,8 +322,7 @@ func (u *Unwinder) tails(l *link, caller *activation) []TailCall {
 		if caller.here != nil {
 			for _, r := range argRegs {
 				if k, ok := caller.eval(h.regs[r]); ok {
-					k.from = "loaded by " + caller.code.name + ": " + k.from
-					entry[r] = k
+					entry[r] = caller.sets(k, sym.Name)
 				}
 			}
 		}
