@@ -1,7 +1,9 @@
 package heap
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"runtime"
 	"sync"
@@ -33,6 +35,7 @@ func (h *Heap) Usages() ([]Usage, error) {
 		return nil, err
 	}
 	all := make([]Usage, len(x.caches))
+	missing := make([]error, len(x.caches))
 	var wg sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
@@ -48,12 +51,18 @@ func (h *Heap) Usages() ([]Usage, error) {
 				}
 				// What CPUs hold counts as in use.
 				u.Allocated = max(0, u.Allocated-len(c.held().objects))
+				if err := c.held().err; err != nil && u.Slabs > 0 {
+					missing[i] = fmt.Errorf("some objects that CPUs keep of %s are counted as allocated: %w", c.Name, err)
+				}
 				all[i] = u
 			}
 		})
 	}
 	wg.Wait()
-	return all, x.missing
+	if x.missing != nil {
+		return all, x.missing
+	}
+	return all, cmp.Or(missing...)
 }
 
 // slabBytes returns the size of a slab's pages: as a rule 1<<Order of them, fewer where
