@@ -110,6 +110,8 @@ type Analyzer struct {
 // Analyzers are all analyzers, in the order in which they run.
 var Analyzers = []*Analyzer{
 	Confusion,
+	Overflow,
+	FreedTwice,
 	Fault,
 	ListDebug,
 	RefCounter,

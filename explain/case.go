@@ -40,7 +40,11 @@ type Crash struct {
 	// Doubts are the points on which the witnesses do not agree.
 	Doubts []string
 
-	args sync.Once // for the arguments in Trace
+	args         sync.Once // for the arguments in Trace
+	promisesOnce sync.Once
+	promises     []promise
+	leadsOnce    sync.Once
+	leads        []lead
 }
 
 // FaultSite is where a trap was taken, or a watchdog's interrupt.

@@ -6,8 +6,10 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/arch/x86/x86asm"
 
 	"inquest/kernel"
+	"inquest/kernel/x86"
 	"inquest/stack"
 )
 
@@ -27,9 +29,18 @@ type passing struct {
 	from     string
 }
 
-// promises collects the struct pointers that the crashed stack's functions were
-// given, innermost first, those of one pointer and type together.
+// promises are the struct pointers that the crashed stack's functions were given,
+// innermost first, those of one pointer and type together.
 func (c *Case) promises() []promise {
+	cr := c.Crash
+	if cr == nil {
+		return nil
+	}
+	cr.promisesOnce.Do(func() { cr.promises = c.collectPromises() })
+	return cr.promises
+}
+
+func (c *Case) collectPromises() []promise {
 	var all []promise
 	c.arguments(func(frame int, function string, a stack.Arg) {
 		target, ok := pointee(a.BTF)
@@ -118,13 +129,35 @@ func (p *promise) functions() string {
 // outermost is the first function that was given the pointer.
 func (p *promise) outermost() passing { return p.passings[len(p.passings)-1] }
 
-// giver is the function that gave it to the first one.
+// giver is the function that gave it to the first one. A call through a pointer may
+// have led to functions that left the stack since, by tail calls.
 func (c *Case) giver(p *promise) string {
 	frames := c.Crash.Trace.Frames
-	if i := p.outermost().frame + 1; i < len(frames) && frames[i].Symbol.Name != "" {
-		return base(frames[i].Symbol.Name)
+	out := p.outermost()
+	i := out.frame + 1
+	if i >= len(frames) || frames[i].Symbol.Name == "" {
+		return out.function
 	}
-	return p.outermost().function
+	name := base(frames[i].Symbol.Name)
+	if !c.callsDirectly(frames[i].PC) {
+		name += " or what it called"
+	}
+	return name
+}
+
+// callsDirectly reports whether the call in front of a return address names its target.
+func (c *Case) callsDirectly(ret kernel.Addr) bool {
+	const size = 5 // e8 and 4 bytes
+	code, err := c.Kernel.Slice(ret-size, size)
+	if err != nil {
+		return false
+	}
+	insn, err := x86.Decode(code, uint64(ret-size))
+	if err != nil || insn.Op != x86asm.CALL {
+		return false
+	}
+	to, ok := insn.Target()
+	return ok && !strings.HasPrefix(c.Kernel.Name(kernel.Addr(to)), "__x86_indirect_")
 }
 
 // access is a use of memory by way of a promised pointer: at an offset in the struct
@@ -134,17 +167,18 @@ type access struct {
 	place    kernel.Place
 	function string
 	how      string // in words
+	sure     bool   // the code says so; else what it holds is what the code used
 }
 
 // accesses finds where the code used the struct: members whose address it passed on,
-// and the memory that the trapped instruction accessed.
+// the memory that the trapped instruction accessed, and where it had read a bad pointer.
 func (c *Case) accesses(p *promise) []access {
 	var all []access
-	add := func(addr kernel.Addr, function, how string) {
+	add := func(addr kernel.Addr, function, how string, sure bool) {
 		offset := uint64(addr - p.ptr)
 		place, ok := kernel.PlaceAt(p.typ, offset)
 		if ok && addr >= p.ptr && !slices.ContainsFunc(all, func(a access) bool { return a.offset == offset }) {
-			all = append(all, access{offset, place, function, how})
+			all = append(all, access{offset, place, function, how, sure})
 		}
 	}
 	last := p.outermost().frame
@@ -157,13 +191,18 @@ func (c *Case) accesses(p *promise) []access {
 		if !known && a.Again == nil || addr <= p.ptr || !holds(p.typ, uint64(addr-p.ptr), target) {
 			return
 		}
-		add(addr, function, fmt.Sprintf("%s was given its address", function))
+		add(addr, base(function), fmt.Sprintf("%s was given its address", base(function)), true)
 	})
 	if site := c.Crash.Fault; site != nil && site.Known && c.trapped() {
 		for _, a := range site.Insn.Accesses() {
-			if addr, ok := a.Address(&site.Regs); ok {
-				add(kernel.Addr(addr), functionOf(c.culpritName()), "the trapped instruction accessed it")
+			if addr, ok := a.Address(&site.Regs); ok && !c.explained(kernel.Addr(addr), p, c.promises()) {
+				add(kernel.Addr(addr), functionOf(c.culpritName()), "the trapped instruction accessed it", true)
 			}
+		}
+	}
+	for _, l := range c.leads() {
+		if c.blames(l, p, c.promises()) {
+			add(l.at, functionOf(c.Crash.Trace.Frames[l.frame].Name()), l.use(), l.sure)
 		}
 	}
 	return all

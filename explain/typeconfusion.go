@@ -13,16 +13,19 @@ import (
 )
 
 // Confusion finds an object that code took for one of another type: the pointer was
-// passed as one to a struct that does not fit into the memory it points to, and the
-// code used a member that lies outside.
+// passed as one to a struct that does not fit into the memory it points to, or cannot
+// be there, and the code used a member that is not there.
 var Confusion = &Analyzer{
 	Name: "type-confusion",
-	Doc:  "an object taken for a larger one of another type, and used past its end",
+	Doc:  "an object taken for one of another type: used past its end, by a wrong container_of, or after its memory became something else",
 	Run: func(c *Case) []Finding {
 		var all []Finding
 		for _, p := range c.promises() {
-			if f, ok := c.confusion(&p); ok {
-				all = append(all, f)
+			for _, find := range []func(*promise) (Finding, bool){c.wrongContainer, c.confusion, c.impostor} {
+				if f, ok := find(&p); ok {
+					all = append(all, f)
+					break
+				}
 			}
 		}
 		return mergeConfusions(all)
@@ -62,7 +65,7 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 		Weight:     10,
 		Objects:    []Object{{Addr: obj.Start, Type: really, Role: fmt.Sprintf("taken for struct %s", p.typ.Name), Cache: obj.Cache.Name, Size: obj.Size}},
 	}
-	if p.sure {
+	if p.sure && slices.ContainsFunc(beyond, func(a access) bool { return a.sure }) {
 		f.Confidence = Certain
 	}
 	out := p.outermost()
@@ -76,6 +79,9 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 			Text:  fmt.Sprintf("struct %s has %d bytes, the object has room for %d: %d bytes of it are not there", p.typ.Name, p.typ.Size, room, uint64(p.typ.Size)-room),
 			Check: "struct " + p.typ.Name,
 		})
+	if obj.Offset != 0 {
+		f.Evidence[1].Text += fmt.Sprintf("; the pointer is not to its start but %d bytes in", obj.Offset)
+	}
 	if really != "" {
 		f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("it really is %s: %s", article(really), why), Addr: obj.Start,
 			Check: fmt.Sprintf("struct %s %v", really, obj.Start)})
@@ -110,8 +116,8 @@ func (c *Case) beyond(p *promise, obj *heap.SlabObject, a access, room uint64, r
 	typ := ""
 	if next.Cache.Addr == obj.Cache.Addr && really != "" {
 		typ = really
-		if t, err := c.Kernel.Object(really, 0); err == nil {
-			if place, ok := kernel.PlaceAt(t.Type, next.Offset); ok && place.Path != "" {
+		if t := c.ofCache(next.Cache, really); t != nil {
+			if place, ok := kernel.PlaceAt(t, next.Offset); ok && place.Path != "" {
 				e.Text += fmt.Sprintf(": its %s, if it is %s too", place.Path, article(really))
 			}
 		}
@@ -123,6 +129,12 @@ func (c *Case) beyond(p *promise, obj *heap.SlabObject, a access, room uint64, r
 // begins like the one it was taken for, and is called like the cache. why says what
 // speaks for it; it is "" when nothing does.
 func (c *Case) realType(taken *btf.Struct, obj *heap.SlabObject) (name, why string) {
+	if s, why := c.structOf(obj.Cache); s != nil && s.Name != taken.Name {
+		if mark := c.discriminate(s.Name, obj.Start); mark != "" {
+			why += "; " + mark
+		}
+		return s.Name, why
+	}
 	types, err := c.Kernel.Types()
 	if err != nil {
 		return "", ""

@@ -11,18 +11,14 @@
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/proc_fs.h>
 #include <linux/slab.h>
-#include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
-/*
- * In every byte: 0xfdfdfdfdfdfdfdfd is not canonical, and as a spinlock it is held,
- * with a waiter on CPU 16254.
- */
-#define GARBAGE 0xfd
+#define GARBAGE 0xfd	/* in every byte: 0xfdfdfdfdfdfdfdfd is not canonical */
 #define MANY 256	/* objects: more than a slab holds */
 
 struct session;
@@ -38,11 +34,12 @@ struct session {
 	char peer[40];
 	u64 counters[20];
 	struct list_head link;
-	spinlock_t lock;
+	struct mutex lock;
 	struct work_struct work;
 	const struct session_ops *ops;
-	void (*notify)(struct session *s);
 	u64 deadline;
+	u64 stamps[2];
+	void (*notify)(struct session *s);
 };
 
 /* The smaller one; it too has a name, a link and work to do, elsewhere. */
@@ -76,7 +73,6 @@ struct ticket {
 };
 
 static struct kmem_cache *session_cache, *probe_cache, *ticket_cache, *blob_cache;
-static LIST_HEAD(sessions);
 static LIST_HEAD(tickets);
 static void *kept[MANY];
 static u64 total;
@@ -107,9 +103,9 @@ static noinline void session_expire(struct session *s)
 
 static noinline void session_lock(struct session *s)
 {
-	spin_lock(&s->lock);
+	mutex_lock(&s->lock);
 	total += s->id;
-	spin_unlock(&s->lock);
+	mutex_unlock(&s->lock);
 }
 
 static noinline void session_rename(struct session *s, const char *peer)
@@ -235,7 +231,7 @@ static noinline void confuse_container(void)
 	flush_work(&p->work);
 }
 
-/* A probe is passed as a session; its lock is past the probe's end, and never free. */
+/* A probe is passed as a session; its lock is past the probe's end; the lock's owner is garbage. */
 static noinline void confuse_lock(void)
 {
 	struct probe *p = probe_crowd();
