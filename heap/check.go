@@ -239,7 +239,7 @@ func (h *Heap) checkNodes(l *slubLayout, c *Cache) []Corruption {
 		return nil
 	}
 	path := "node[%d]"
-	if o.Has("per_node[0].node") { // since 7.0
+	if o.Has("per_node[0].node") { // as in 7.2
 		path = "per_node[%d].node"
 	}
 	partial, err1 := h.k.OffsetOf("kmem_cache_node", "partial")

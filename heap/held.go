@@ -228,8 +228,8 @@ func (d *held) readSheaf(c *Cache, l *sheafLayout, sheaf kernel.Addr, where stri
 	return nil
 }
 
-// readBarns reads the full sheaves that each node keeps. The barn is a member of
-// kmem_cache_node in 6.18 and 6.19, of kmem_cache.per_node[] since 7.0.
+// readBarns reads the full sheaves that each node keeps. The barn was a member of
+// kmem_cache_node at first (6.18); by 7.2 it is one of kmem_cache.per_node[].
 func (d *held) readBarns(c *Cache, l *sheafLayout, o kernel.Object) {
 	k := c.h.k
 	for node := range c.h.nodes() {

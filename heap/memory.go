@@ -12,7 +12,7 @@ type Kind int
 const (
 	Unmapped       Kind = iota // nothing is there
 	Slab                       // a page of a slab cache; Memory.Slab says which object
-	LargeKmalloc               // pages that kmalloc() took from the page allocator (marked since 6.14)
+	LargeKmalloc               // pages that kmalloc() took from the page allocator, where they are marked
 	Page                       // a page of the direct map that is none of the others
 	FreePage                   // a page that the page allocator has to give
 	Vmalloc                    // a vmalloc, vmap or ioremap area

@@ -35,7 +35,7 @@ type pageLayout struct {
 	flags                          uint64 // offsets
 	typ                            uint64 // page_type and _mapcount, one union
 	ref                            uint64
-	head                           uint64 // compound_head, or compound_info since 7.0
+	head                           uint64 // compound_head, or compound_info since 7.1
 	mapping, index, private, order uint64
 	orderBytes                     uint64   // how large the field at order is; 0 when there is none
 	orderPage                      uint64   // which page of the compound page has it
@@ -69,7 +69,7 @@ func (h *Heap) findPageLayout() (*pageLayout, error) {
 		{&l.flags, []string{"flags"}},
 		{&l.typ, []string{"page_type", "_mapcount"}},
 		{&l.ref, []string{"_refcount"}},
-		{&l.head, []string{"compound_head", "compound_info"}}, // the latter since 7.0
+		{&l.head, []string{"compound_head", "compound_info"}}, // the latter since 7.1
 		{&l.mapping, []string{"mapping"}},
 		{&l.index, []string{"index", "__folio_index"}}, // the latter since 6.16
 		{&l.private, []string{"private"}},
@@ -95,7 +95,8 @@ func (h *Heap) findPageLayout() (*pageLayout, error) {
 }
 
 // findOrder finds where a compound page keeps its order: in its second page, as
-// page.compound_order until 6.2, folio._folio_order until 6.5, in _flags_1 since.
+// page.compound_order, then as folio._folio_order, and since 6.6 in the low byte of
+// folio._flags_1.
 func (h *Heap) findOrder(l *pageLayout) {
 	if off, err := h.k.OffsetOf("page", "compound_order"); err == nil {
 		l.order, l.orderBytes, l.orderPage = off, 1, 1
@@ -246,7 +247,7 @@ func (h *Heap) headPage(l *pageLayout, pfn uint64, p rawPage) (uint64, rawPage, 
 	}
 	info := l.headOf(p)
 	at := kernel.Addr(info - 1)
-	// Since 7.0 it may be a mask that makes the address of the tail that of the
+	// Since 7.1 it may be a mask that makes the address of the tail that of the
 	// head: ones above the size of the compound page's struct pages, then bit 0.
 	if mask := info &^ 1; -mask&(-mask-1) == 0 && mask >= 1<<63 && !h.spaces().vmemmap.holds(at) {
 		at = h.pageAt(l, pfn) & kernel.Addr(mask)
@@ -344,7 +345,7 @@ func (h *Heap) inodeName(inode kernel.Addr) string {
 	var name string
 	if alias, err := o.Pointer("i_dentry.first"); err == nil && alias != 0 {
 		member := "d_u.d_alias"
-		if !h.k.HasMember("dentry", member) { // since 7.0
+		if !h.k.HasMember("dentry", member) { // as in 7.3
 			member = "d_alias"
 		}
 		if d, err := h.k.ContainerOf(alias, "dentry", member); err == nil {

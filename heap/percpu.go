@@ -226,7 +226,7 @@ func (h *Heap) readChunks() []chunk {
 	const maxSlots, maxChunks = 64, 1 << 14
 	at, err := h.k.Symbol("pcpu_chunk_lists")
 	if err != nil {
-		if at, err = h.k.Symbol("pcpu_slot"); err != nil { // until 5.9
+		if at, err = h.k.Symbol("pcpu_slot"); err != nil { // until 5.8
 			return nil
 		}
 	}

@@ -108,7 +108,7 @@ func TestPages(t *testing.T) {
 		set(compound, "flags", 1<<16)
 		set(compound+pageSize, "compound_order", 2)
 		set(compound+pageSize, "compound_head", w.pageOf(compound)+1)
-		set(compound+2*pageSize, "compound_head", ^uint64(4*64-1)|1) // the mask of 7.0; the head is at a multiple of 4 pages
+		set(compound+2*pageSize, "compound_head", ^uint64(4*64-1)|1) // the mask of 7.1; the head is at a multiple of 4 pages
 		unused := w.newPages(1)
 		set(unused, "_refcount", 0)
 		h := w.open()

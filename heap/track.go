@@ -95,7 +95,7 @@ func stackOf(b []byte) []kernel.Addr {
 type stackDepot struct {
 	pools         kernel.Addr // array of pointers to pools
 	index, offset bitField    // of a handle
-	plusOne       bool        // index counts from 1, since 6.8
+	plusOne       bool        // index counts from 1
 	size, entries uint64      // offsets in struct stack_record
 }
 
