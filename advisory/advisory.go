@@ -82,7 +82,7 @@ func Load(fsys fs.FS) ([]*Advisory, error) {
 // Parse reads one advisory. Unknown keys and missing parts are errors.
 func Parse(raw []byte) (*Advisory, error) {
 	var a Advisory
-	if err := yaml.UnmarshalWithOptions(raw, &a, yaml.Strict()); err != nil {
+	if err := unmarshal(raw, &a); err != nil {
 		return nil, err
 	}
 	switch {
@@ -94,6 +94,16 @@ func Parse(raw []byte) (*Advisory, error) {
 		return nil, fmt.Errorf("advisory %s does not say what fixed it", a.ID)
 	}
 	return &a, nil
+}
+
+// unmarshal reads YAML. On some malformed documents the library panics.
+func unmarshal(raw []byte, to any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("malformed YAML: %v", p)
+		}
+	}()
+	return yaml.UnmarshalWithOptions(raw, to, yaml.Strict())
 }
 
 // MatchStack compares the functions on a stack, innermost first, with the
