@@ -307,6 +307,9 @@ func (a *activation) fromCaller(caller *activation) {
 	for _, r := range argRegs {
 		if k, ok := caller.eval(a.link.regs[r]); ok && k.bits > a.entry[r].bits {
 			a.entry[r] = caller.sets(k, a.frame.Symbol.Name)
+			if setter := a.link.setter(r); setter != "" {
+				a.entry[r].from = origin{kind: originSet, name: setter, of: &k.from}
+			}
 		}
 	}
 }

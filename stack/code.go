@@ -24,11 +24,10 @@ type code struct {
 	name   string // without the suffix of a cold part
 	entry  uint64
 	parts  []part
-	fixups map[uint64]fixup      // by the instruction that may fault
-	graph  func() (*flow, error) // its instructions, not followed yet
+	fixups map[uint64]fixup // by the instruction that may fault
+	graph  func() (*graph, error)
 	flow   func() (*flow, error)
 	proto  func() (*btf.FuncProto, error)
-	tails  func() tailTargets
 }
 
 type part struct {
@@ -39,10 +38,9 @@ type part struct {
 // newCode makes code of parts, the first of which begins with the entry.
 func newCode(k *kernel.Kernel, name string, parts ...part) *code {
 	c := &code{k: k, name: name, entry: parts[0].start, parts: parts}
-	c.graph = sync.OnceValues(func() (*flow, error) { return discover(c) })
+	c.graph = sync.OnceValues(func() (*graph, error) { return discover(c) })
 	c.flow = sync.OnceValues(func() (*flow, error) { return follow(c) })
 	c.proto = sync.OnceValues(func() (*btf.FuncProto, error) { return prototype(k, name, kernel.Addr(c.entry)) })
-	c.tails = sync.OnceValue(c.findTails)
 	return c
 }
 

@@ -3,9 +3,6 @@ package stack
 import (
 	"errors"
 	"fmt"
-	"slices"
-
-	"golang.org/x/arch/x86/x86asm"
 
 	"inquest/kernel/x86"
 )
@@ -18,11 +15,8 @@ var errFlow = errors.New("the code cannot be followed")
 // path. What cannot be followed becomes a value of its own, equal to nothing else,
 // so that a wrong answer would need a wrong reading of an instruction.
 type flow struct {
-	code    *code
-	insns   map[uint64]x86.Insn
-	leaders map[uint64]bool // where paths meet
-	falls   bool            // the end of the function can be reached
-	in      map[uint64]*locations
+	*graph
+	in      []*locations  // of the leaders
 	loads   map[root]load // where values read from memory came from
 	escapes escapes
 	// incoming is how far up the function writes to the words of its caller's stack,
@@ -40,19 +34,17 @@ type load struct {
 	size int
 }
 
-const maxInsns = 20_000
-
 // follow analyses a function.
 func follow(c *code) (*flow, error) {
-	f, err := c.graph()
+	g, err := c.graph()
 	if err != nil {
 		return nil, err
 	}
-	f = &flow{code: c, insns: f.insns, leaders: f.leaders}
+	f := &flow{graph: g}
 	// That an address was taken changes what calls may overwrite from the beginning on.
 	for {
 		before := f.escapes
-		f.in, f.loads = map[uint64]*locations{}, map[root]load{}
+		f.in, f.loads = make([]*locations, len(g.nodes)), map[root]load{}
 		if err := f.settle(); err != nil {
 			return nil, err
 		}
@@ -60,12 +52,6 @@ func follow(c *code) (*flow, error) {
 			return f, nil
 		}
 	}
-}
-
-// discover decodes every instruction that can be reached.
-func discover(c *code) (*flow, error) {
-	f := &flow{code: c, insns: map[uint64]x86.Insn{}, leaders: map[uint64]bool{c.entry: true}}
-	return f, f.discover()
 }
 
 // mayChange returns how many bytes of its caller's stack a function may have changed.
@@ -76,47 +62,40 @@ func (f *flow) mayChange() int64 {
 	return f.incoming
 }
 
-func (f *flow) discover() error {
-	todo := []uint64{f.code.entry}
-	for len(todo) > 0 {
-		at := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
+// settle runs the blocks until nothing changes.
+func (f *flow) settle() error {
+	f.in[0] = entryLocations()
+	todo := []int32{0}
+	waiting := make([]bool, len(f.nodes))
+	into := func(to int32, l *locations) {
+		if f.merge(to, l) && !waiting[to] {
+			todo, waiting[to] = append(todo, to), true
+		}
+	}
+	for budget := 64 * (len(f.nodes) + 16); len(todo) > 0; {
+		i := todo[0]
+		todo, waiting[i] = todo[1:], false
+		l := f.in[i].clone()
 		for {
-			if _, been := f.insns[at]; been {
-				f.leaders[at] = true
+			if budget--; budget < 0 {
+				return fmt.Errorf("no fixed point: %w", errFlow)
+			}
+			n := &f.nodes[i]
+			if n.fault != none {
+				into(n.fault, f.faulted(l, n.Insn))
+			}
+			f.run(l, n.Insn)
+			if sp := l.regs[rsp]; n.leaves && sp.root.kind == rootCFA && sp != onStack(-8) {
+				return fmt.Errorf("jump at %#x out of the function with its frame: %w", n.Addr, errFlow)
+			}
+			for _, t := range n.targets {
+				into(t, l)
+			}
+			if i = n.next; i == none {
 				break
 			}
-			insn, err := f.code.decode(at)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errFlow, err)
-			}
-			if len(f.insns) >= maxInsns {
-				return fmt.Errorf("more than %d instructions: %w", maxInsns, errFlow)
-			}
-			f.insns[at] = insn
-			if target, ok := insn.Target(); ok && insn.Op != x86asm.CALL && f.code.within(target) == nil {
-				if err := f.code.addCold(target); err != nil {
-					return err
-				}
-			}
-			next, targets, err := f.code.successors(insn)
-			if err != nil {
-				return err
-			}
-			if fix, ok := f.code.fixups[at]; ok {
-				targets = append(targets, fix.to)
-			}
-			for _, t := range targets {
-				f.leaders[t] = true
-				if _, been := f.insns[t]; !been {
-					todo = append(todo, t)
-				}
-			}
-			if !next {
-				break
-			}
-			if at += uint64(insn.Len); f.code.within(at) == nil {
-				f.falls = true // behind a call that never returns, or into the next function
+			if f.nodes[i].leads {
+				into(i, l)
 				break
 			}
 		}
@@ -124,60 +103,18 @@ func (f *flow) discover() error {
 	return nil
 }
 
-// settle runs the blocks until nothing changes.
-func (f *flow) settle() error {
-	f.in[f.code.entry] = entryLocations()
-	todo := []uint64{f.code.entry}
-	for budget := 64 * (len(f.leaders) + 16); len(todo) > 0; budget-- {
-		if budget == 0 {
-			return fmt.Errorf("no fixed point: %w", errFlow)
-		}
-		at := todo[0]
-		todo = todo[1:]
-		flowInto := func(to uint64, l *locations) {
-			if f.merge(to, l) && !slices.Contains(todo, to) {
-				todo = append(todo, to)
-			}
-		}
-		l := f.in[at].clone()
-		for {
-			insn, ok := f.insns[at]
-			if !ok {
-				break
-			}
-			if fix, ok := f.code.fixups[at]; ok {
-				faulted := l.clone()
-				for _, r := range fix.regs {
-					f.set(faulted, r, f.def(faulted, insn, fixupLoc+int64(r)))
-				}
-				flowInto(fix.to, faulted)
-			}
-			f.run(l, insn)
-			if sp := l.regs[rsp]; sp.root.kind == rootCFA && sp != onStack(-8) && f.code.leaves(insn) {
-				return fmt.Errorf("jump at %#x out of the function with its frame: %w", at, errFlow)
-			}
-			next, targets, err := f.code.successors(insn)
-			if err != nil {
-				return err
-			}
-			for _, t := range targets {
-				flowInto(t, l)
-			}
-			if !next {
-				break
-			}
-			if at += uint64(insn.Len); f.leaders[at] {
-				flowInto(at, l)
-				break
-			}
-		}
+// faulted is what is known where the kernel goes on after a fault of an instruction.
+func (f *flow) faulted(l *locations, insn x86.Insn) *locations {
+	l = l.clone()
+	for _, r := range f.code.fixups[insn.Addr].regs {
+		f.set(l, r, f.def(l, insn, fixupLoc+int64(r)))
 	}
-	return nil
+	return l
 }
 
 // merge joins what is known on one more way into a leader; it reports a change.
-func (f *flow) merge(to uint64, l *locations) bool {
-	have := f.in[to]
+func (f *flow) merge(leader int32, l *locations) bool {
+	have, to := f.in[leader], f.nodes[leader].Addr
 	if have == nil {
 		n := l.clone()
 		for i := range n.regs {
@@ -186,7 +123,7 @@ func (f *flow) merge(to uint64, l *locations) bool {
 		for i := range n.slots {
 			n.slots[i].val = own(to, slotLoc(n.slots[i].off), n.slots[i].val)
 		}
-		f.in[to] = n
+		f.in[leader] = n
 		return true
 	}
 	changed := false
@@ -225,50 +162,29 @@ func own(at uint64, loc int64, v value) value {
 
 // at returns what is known right before the instruction at pc.
 func (f *flow) at(pc uint64) (*locations, error) {
-	// The leader that the instruction's block begins with.
-	for leader := range f.in {
-		at := leader
-		for first := true; first || !f.leaders[at]; first = false {
-			if at == pc {
-				l := f.in[leader].clone()
-				for a := leader; a != pc; {
-					insn := f.insns[a]
-					f.run(l, insn)
-					a += uint64(insn.Len)
-				}
-				return l, nil
-			}
-			insn, ok := f.insns[at]
-			if !ok {
-				break
-			}
-			if next, _, err := f.code.successors(insn); err != nil || !next {
-				break
-			}
-			at += uint64(insn.Len)
-		}
+	i := f.find(pc)
+	if i == none || f.in[f.nodes[i].block] == nil {
+		return nil, fmt.Errorf("no path to %#x: %w", pc, errFlow)
 	}
-	return nil, fmt.Errorf("no path to %#x: %w", pc, errFlow)
+	at := f.nodes[i].block
+	l := f.in[at].clone()
+	for ; at != i; at = f.nodes[at].next {
+		f.run(l, f.nodes[at].Insn)
+	}
+	return l, nil
 }
 
 // during is at for where an exception struck. A repeated string instruction counts its
 // registers along, so that what they hold is somewhere in between.
 func (f *flow) during(pc uint64) (*locations, error) {
 	l, err := f.at(pc)
-	if insn := f.insns[pc]; err == nil && repeats(insn) {
+	if err != nil {
+		return nil, err
+	}
+	if insn := f.nodes[f.find(pc)].Insn; repeats(insn) {
 		for _, r := range implicit[insn.Op] {
 			f.set(l, r, f.def(l, insn, int64(r)))
 		}
 	}
-	return l, err
-}
-
-// callBefore returns the call instruction that returns to pc.
-func (f *flow) callBefore(pc uint64) (x86.Insn, bool) {
-	for n := uint64(2); n <= 8; n++ {
-		if insn, ok := f.insns[pc-n]; ok && uint64(insn.Len) == n && insn.Op == x86asm.CALL {
-			return insn, true
-		}
-	}
-	return x86.Insn{}, false
+	return l, nil
 }

@@ -18,6 +18,17 @@ type link struct {
 	oneOf bool      // there are other ways
 }
 
+// setter names the function on the way that loaded a register with what it has at the
+// end; "" where it was the caller.
+func (l *link) setter(r gpr) string {
+	for _, h := range slices.Backward(l.tails) {
+		if h.regs[r] != l.regs[r] {
+			return h.code.name
+		}
+	}
+	return ""
+}
+
 // hop is a function passed through, and its registers at its entry in the terms of
 // the caller at the bottom.
 type hop struct {
@@ -168,60 +179,89 @@ func (u *Unwinder) pointer(caller *activation, v value) (uint64, bool) {
 // passed through, the shortest way first. all is set if no other way was left to try; a
 // jump through a pointer counts only where no direct one leads there.
 func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
-	seen := map[uint64]*code{}
+	seen := map[uint64]jumps{}
 	direct := isSyscall(u.k, to)
 	all = true
 	elsewhere := false
 	for todo, hops := []uint64{from}, 0; len(todo) > 0 && hops < maxHops; hops++ {
 		var further []uint64
 		for _, at := range todo {
-			if seen[at] != nil || at == to {
-				continue
-			}
-			c, err := u.codeAt(kernel.Addr(at))
-			if err != nil || c.entry != at {
-				elsewhere = true
+			if _, been := seen[at]; been || at == to {
 				continue
 			}
 			if len(seen) == maxSeen {
 				all = false
 				break
 			}
-			seen[at] = c
-			elsewhere = elsewhere || c.tails().elsewhere
-			if direct && slices.Contains(c.tails().to, to) {
-				return [][]*code{{c}}, true
+			j := u.jumps(at)
+			seen[at] = j
+			elsewhere = elsewhere || j.elsewhere
+			if direct && slices.Contains(j.to, to) {
+				further, all = nil, true
+				seen = map[uint64]jumps{at: {to: []uint64{to}}}
+				break
 			}
-			further = append(further, c.tails().to...)
+			further = append(further, j.to...)
 		}
 		todo = further
 	}
 	leads := leadsTo(seen, to)
-	for todo := [][]*code{{seen[from]}}; len(todo) > 0 && leads[from]; todo = todo[1:] {
+	for todo := [][]uint64{{from}}; len(todo) > 0 && leads[from]; todo = todo[1:] {
 		way := todo[0]
 		if len(way) > maxHops || len(ways) == maxWays {
 			all = false
 			continue
 		}
-		for _, t := range way[len(way)-1].tails().to {
-			switch c := seen[t]; {
-			case t == to:
-				ways = append(ways, way)
-			case leads[t] && !slices.Contains(way, c):
-				todo = append(todo, append(slices.Clone(way), c))
+		for _, t := range seen[way[len(way)-1]].to {
+			if t == to {
+				codes, err := u.codesAt(way)
+				if err != nil {
+					all = false
+				} else if jumpAlong(codes, to) {
+					ways = append(ways, codes)
+				}
+			} else if leads[t] && !slices.Contains(way, t) {
+				todo = append(todo, append(slices.Clone(way), t))
 			}
 		}
 	}
 	return ways, all && (len(ways) > 0 || !elsewhere)
 }
 
+// jumpAlong reports whether the functions really jump from one to the next.
+func jumpAlong(way []*code, to uint64) bool {
+	for i, c := range way {
+		next := to
+		if i+1 < len(way) {
+			next = way[i+1].entry
+		}
+		g, err := c.graph()
+		if err != nil || !slices.ContainsFunc(g.nodes, func(n node) bool { t, ok := n.Target(); return ok && n.leaves && t == next }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (u *Unwinder) codesAt(entries []uint64) ([]*code, error) {
+	codes := make([]*code, len(entries))
+	for i, at := range entries {
+		c, err := u.codeAt(kernel.Addr(at))
+		if err != nil {
+			return nil, err
+		}
+		codes[i] = c
+	}
+	return codes, nil
+}
+
 // leadsTo returns which of the functions lead to an entry by jumps among them.
-func leadsTo(seen map[uint64]*code, to uint64) map[uint64]bool {
+func leadsTo(seen map[uint64]jumps, to uint64) map[uint64]bool {
 	leads := map[uint64]bool{}
 	for grew := true; grew; {
 		grew = false
-		for at, c := range seen {
-			if !leads[at] && slices.ContainsFunc(c.tails().to, func(t uint64) bool { return t == to || leads[t] }) {
+		for at, j := range seen {
+			if !leads[at] && slices.ContainsFunc(j.to, func(t uint64) bool { return t == to || leads[t] }) {
 				leads[at], grew = true, true
 			}
 		}
@@ -236,31 +276,63 @@ func isSyscall(k *kernel.Kernel, entry uint64) bool {
 	return strings.HasPrefix(sym.Name, "__x64_sys_") || strings.HasPrefix(sym.Name, "__ia32_sys_") || strings.HasPrefix(sym.Name, "__ia32_compat_sys_")
 }
 
-// tailTargets are the functions that one jumps to directly, each once.
-type tailTargets struct {
+// jumps are the functions that one may jump to.
+type jumps struct {
 	to        []uint64
-	elsewhere bool // it also goes to where a pointer says, or its code is not known
+	elsewhere bool // perhaps it also jumps to where a pointer says, or its code is not known
 }
 
-func (c *code) findTails() (t tailTargets) {
-	f, err := c.graph()
-	if err != nil {
-		return tailTargets{elsewhere: true}
+// jumps looks through a function's bytes for jumps to other functions. That may find
+// more than there are, never fewer, and costs much less than decoding: a system call's
+// dispatcher leads to hundreds of functions.
+func (u *Unwinder) jumps(entry uint64) jumps {
+	if j, ok := u.jumped.Load(entry); ok {
+		return j.(jumps)
 	}
-	t.elsewhere = f.falls
-	for _, insn := range f.insns {
-		if !c.leaves(insn) {
+	var j jumps
+	sym, off, ok := u.k.SymbolAt(kernel.Addr(entry))
+	if p, err := readPart(u.k, sym); !ok || off != 0 || err != nil {
+		j.elsewhere = true
+	} else {
+		j.scan(u.k, sym.Name, p, map[uint64]bool{p.start: true})
+	}
+	slices.Sort(j.to)
+	j.to = slices.Compact(j.to)
+	u.jumped.Store(entry, j)
+	return j
+}
+
+func (j *jumps) scan(k *kernel.Kernel, name string, p part, parts map[uint64]bool) {
+	for i := 0; i+2 <= len(p.bytes); i++ {
+		b := p.bytes[i:]
+		target := p.start + uint64(i)
+		switch {
+		case b[0] == 0xeb, b[0]&0xf0 == 0x70: // jmp rel8, jcc rel8
+			target += 2 + uint64(int64(int8(b[1])))
+		case b[0] == 0xe9 && len(b) >= 5: // jmp rel32
+			target += 5 + uint64(int64(int32(le.Uint32(b[1:]))))
+		case b[0] == 0x0f && b[1]&0xf0 == 0x80 && len(b) >= 6: // jcc rel32
+			target += 6 + uint64(int64(int32(le.Uint32(b[2:]))))
+		case b[0] == 0xff && b[1]>>3&7 == 4: // jmp *r/m
+			j.elsewhere = true
+		}
+		if target-p.start < uint64(len(p.bytes)) || !k.Text(kernel.Addr(target)) {
 			continue
 		}
-		target, direct := insn.Target()
-		if name := c.symbol(target); !direct || strings.HasPrefix(name, "__x86_indirect_thunk_") {
-			t.elsewhere = true
-		} else if name != "" && !slices.Contains(t.to, target) {
-			t.to = append(t.to, target)
+		sym, off, ok := k.SymbolAt(kernel.Addr(target))
+		if hot, cold := cutCold(sym.Name); ok && cold && hot == name && !parts[uint64(sym.Addr)] {
+			parts[uint64(sym.Addr)] = true
+			if q, err := readPart(k, sym); err == nil {
+				j.scan(k, name, q, parts)
+			} else {
+				j.elsewhere = true
+			}
+		} else if ok && off == 0 && strings.HasPrefix(sym.Name, "__x86_indirect_thunk_") {
+			j.elsewhere = true
+		} else if ok && off == 0 && sym.IsCode() && !cold {
+			j.to = append(j.to, target)
 		}
 	}
-	slices.Sort(t.to)
-	return t
 }
 
 // jumpState is what the registers hold at c's jump to an address, in the terms of
@@ -271,7 +343,8 @@ func jumpState(c *code, to uint64) (regs [16]value) {
 		return regs
 	}
 	first := true
-	for _, insn := range f.insns {
+	for i := range f.nodes {
+		insn := f.nodes[i].Insn
 		if t, ok := insn.Target(); !ok || t != to || insn.Op == x86asm.CALL {
 			continue
 		}

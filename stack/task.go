@@ -140,11 +140,12 @@ func (u *Unwinder) resumePoint() (kernel.Addr, bool) {
 	if err != nil {
 		return 0, false
 	}
-	f, err := c.flow()
+	g, err := c.graph()
 	if err != nil {
 		return 0, false
 	}
-	for _, insn := range f.insns {
+	for i := range g.nodes {
+		insn := g.nodes[i].Insn
 		if t, ok := insn.Target(); ok && insn.Op == x86asm.CALL && t == uint64(to) {
 			return kernel.Addr(insn.Addr) + kernel.Addr(insn.Len), true
 		}

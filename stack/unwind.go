@@ -27,6 +27,7 @@ type Unwinder struct {
 	current   map[kernel.Addr]int // task_struct -> the CPU that was running it
 	forkFrom  kernel.Addr         // ret_from_fork: where a new task first runs
 	codes     sync.Map            // entry kernel.Addr -> *code
+	jumped    sync.Map            // entry uint64 -> jumps
 }
 
 // NewUnwinder prepares to unwind the stacks of a kernel.
