@@ -220,8 +220,8 @@ func JSON(c *explain.Case, findings []explain.Finding) Explanation {
 			e.Stack = &ts
 		}
 	}
-	for _, l := range lastLines(c, 100) {
-		e.Log = append(e.Log, l.text)
+	for _, l := range logLines(c, 100, 0) {
+		e.Log = append(e.Log, l.Text)
 	}
 	return e
 }

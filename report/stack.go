@@ -19,7 +19,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 	for i := range t.Frames {
 		f := &t.Frames[i]
 		if f.RegsAt != 0 {
-			fmt.Fprintf(w, "    [exception RIP: %s]\n", s.paint(red, f.Name()))
+			fmt.Fprintf(w, "    [exception RIP: %s]\n", s.paint(red, frameName(f)))
 			registers(w, &f.Regs)
 			called(w, f, s)
 			continue
@@ -42,7 +42,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 		registers(w, t.User)
 	}
 	if !t.Reliable {
-		fmt.Fprintf(w, "    %s\n", s.paint(red, "not reliable: "+t.Problem))
+		fmt.Fprintf(w, "    %s\n", s.paint(red, "not reliable: "+clean(t.Problem)))
 	}
 }
 
@@ -51,11 +51,7 @@ func Stack(w io.Writer, t *stack.Trace, s Style) {
 func called(w io.Writer, f *stack.Frame, s Style) {
 	arguments(w, f.Args, s)
 	for _, tail := range f.Tail {
-		note := "left by a tail call"
-		if tail.OneOf {
-			note = "left by a tail call; there are other ways"
-		}
-		fmt.Fprintf(w, "    [%s: %s]\n", s.paint(cyan, clean(tail.Symbol.Name)), note)
+		fmt.Fprintf(w, "    [%s: %s]\n", s.paint(cyan, clean(tail.Symbol.Name)), tailNote(tail))
 		arguments(w, tail.Args, s)
 	}
 }
@@ -81,17 +77,10 @@ func declare(a stack.Arg) string {
 		return a.Name
 	case strings.HasSuffix(a.Type, "*"):
 		return a.Type + a.Name
+	case strings.Contains(a.Type, "(*)"):
+		return strings.Replace(a.Type, "(*)", "(*"+a.Name+")", 1)
 	}
 	return a.Type + " " + a.Name
-}
-
-// frameName is a frame's function as crash prints it, with the offset, which crash
-// prints only on demand.
-func frameName(f *stack.Frame) string {
-	if f.Symbol.Name == "" {
-		return f.PC.String() + " (no symbol)"
-	}
-	return clean(f.Name())
 }
 
 // registers writes a register file in crash's layout; those not known are left out.

@@ -5,350 +5,333 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"inquest/explain"
-	"inquest/kernel"
-	"inquest/kernel/x86"
+)
+
+// How much a report shows that is not verbose: two screens in all.
+const (
+	maxLines    = 88
+	maxEvidence = 6
+	maxAlso     = 4
+	maxDoubts   = 3
+	maxAdvice   = 7
+	maxLog      = 6
+	minStack    = 10
+	maxStack    = 26
 )
 
 // Text writes the story of a crash for a person: at most two screens, unless the
 // style is verbose.
-func Text(w io.Writer, c *explain.Case, findings []explain.Finding, s Style) {
-	t := &text{s: s, c: c}
-	t.headline()
-	t.findings(findings)
-	t.stack()
-	t.surroundings()
-	t.log()
-	w.Write(t.Bytes())
+func Text(w io.Writer, c *explain.Case, findings []explain.Finding, s Style) error {
+	lines := maxLog
+	if s.Verbose {
+		lines = 60
+	}
+	t := &text{s: s, story: tell(c, findings, lines, 0)}
+	t.write()
+	_, err := w.Write(t.Bytes())
+	return err
 }
 
+// text is the layout for terminals and files.
 type text struct {
 	bytes.Buffer
+	*story
 	s Style
-	c *explain.Case
+}
+
+func (t *text) write() {
+	t.lines(t.s.wrap("", "", t.headline))
+	t.cause()
+	t.draw()
+	t.evidence()
+	t.instructions()
+	t.knownBug()
+	t.advice()
+	t.also()
+	t.stack()
+	t.surroundings()
+	t.lastLog()
 }
 
 func (t *text) printf(format string, args ...any) { fmt.Fprintf(&t.Buffer, format, args...) }
 
-func (t *text) title(title string) { t.printf("\n%s\n", t.s.paint(bold, title)) }
-
-func (t *text) headline() {
-	k, cr := t.c.Kernel, t.c.Crash
-	line := "Linux " + clean(k.Release)
-	if cr == nil {
-		line += ": nothing in this dump says that the machine crashed"
-	} else {
-		line += " crashed"
-		if up := uptime(t.c); up > 0 {
-			line += fmt.Sprintf(" %s after boot", span(up))
-		}
-		if cr.CPU >= 0 {
-			line += fmt.Sprintf(", on CPU %d", cr.CPU)
-		}
-		if cr.Task != nil {
-			line += fmt.Sprintf(", in %s (pid %d)", clean(cr.Task.Comm), cr.Task.PID)
-		}
+func (t *text) lines(lines []string) {
+	for _, l := range lines {
+		t.printf("%s\n", l)
 	}
-	if when := k.Dump.CrashTime; !when.IsZero() {
-		line += when.UTC().Format(", 2006-01-02 15:04:05 UTC")
-	}
-	t.WriteString(t.s.wrap("", "", line))
 }
 
-// uptime is the time of the crash's report in the log.
-func uptime(c *explain.Case) time.Duration {
-	e := c.Crash.Event
-	if e == nil {
-		e = c.Crash.Panic
+// dim writes a line that is beside the point.
+func (t *text) dim(indent, line string) {
+	for _, l := range t.s.wrap("", "", line) {
+		t.printf("%s%s\n", indent, t.s.paint(dim, l))
 	}
-	if e == nil {
-		return 0
-	}
-	return c.Log[e.Record].Time
 }
 
-func span(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < 48*time.Hour:
-		return d.Round(time.Second).String()
-	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
-}
-
-func (t *text) findings(findings []explain.Finding) {
-	if len(findings) == 0 {
-		if t.c.Crash != nil {
-			t.WriteString(t.s.wrap("\n  ", "  ", "What made it crash could not be concluded. The stack and the log below are what there is."))
-		}
-		return
-	}
-	first := findings[0]
-	t.printf("\n  %s\n", t.s.paint(red, clean(first.Title)))
-	t.printf("  %s\n\n", t.s.paint(dim, fmt.Sprintf("%s, %s", first.Class, first.Confidence)))
-	t.evidence(first)
-	t.registers()
-	if adv := first.Advisory; adv != nil {
-		t.title("Known bug: " + adv.Title)
-		t.WriteString(t.s.wrap("  ", "  ", adv.Summary))
-		for _, sign := range adv.Signs {
-			t.WriteString(t.s.wrap("  * ", "    ", sign))
-		}
-	}
-	if len(first.Advice) > 0 {
-		t.title("What to do")
-		for _, a := range first.Advice {
-			t.WriteString(t.s.wrap("  * ", "    ", a))
-		}
-	}
-	for i, f := range findings[1:] {
+func (t *text) title(title string) {
+	for i, l := range t.s.wrap("", "  ", title) {
 		if i == 0 {
-			t.title("Also found")
+			t.WriteByte('\n')
 		}
-		t.WriteString(t.s.wrap("  * ", "    ", fmt.Sprintf("%s (%s, %s)", clean(f.Title), f.Class, f.Confidence)))
-		if t.s.Verbose {
-			t.evidence(f)
-		}
-	}
-	if cr := t.c.Crash; len(cr.Doubts) > 0 {
-		t.title("What does not fit")
-		for _, d := range cr.Doubts {
-			t.WriteString(t.s.wrap("  * ", "    ", clean(d)))
-		}
+		t.printf("%s\n", t.s.paint(bold, l))
 	}
 }
 
-func (t *text) evidence(f explain.Finding) {
-	for _, e := range f.Evidence {
-		t.WriteString(t.s.wrap("  * ", "    ", clean(e.Text)))
-		if t.s.Verbose && e.Check != "" {
-			t.printf("    %s\n", t.s.paint(dim, "see: inquest "+strings.Replace(e.Check+" ", " ", " DUMP ", 1)))
+// items writes a list, of which the style may leave out the end.
+func (t *text) items(texts []string, most, linesEach int) {
+	for i, text := range texts {
+		if i == most && !t.s.Verbose {
+			t.printf("  %s\n", t.s.paint(dim, fmt.Sprintf("(%d more with --verbose)", len(texts)-i)))
+			return
 		}
+		t.lines(t.s.atMost(linesEach, "  * ", "    ", text))
 	}
 }
 
-// registers shows the code around the trapped instruction, and the registers that
-// the instruction used; all of them when verbose.
-func (t *text) registers() {
-	cr := t.c.Crash
-	if cr == nil || cr.Fault == nil {
+// cause says what happened.
+func (t *text) cause() {
+	if len(t.findings) == 0 {
+		if t.crashed {
+			t.WriteByte('\n')
+			t.lines(t.s.wrap("  ", "  ", "What made it crash could not be concluded. The stack and the log below are what there is."))
+		}
 		return
 	}
-	t.WriteString("\n")
-	for _, l := range t.code(cr.Fault) {
-		t.WriteString(l)
+	f := t.findings[0]
+	t.WriteByte('\n')
+	for _, l := range t.s.atMost(4, "", "", f.Title) {
+		t.printf("  %s\n", t.s.paint(red, shorten(l, t.s.width()-2)))
 	}
-	if t.s.Verbose {
-		t.WriteString("\n")
-		registers(&t.Buffer, &cr.Fault.Regs)
+	t.printf("  %s\n", t.s.paint(dim, t.s.cut(fmt.Sprintf("%s, %s", f.Class, f.Confidence))))
+	if t.lead != "" {
+		t.WriteByte('\n')
+		t.lines(t.s.wrap("  ", "  ", t.lead))
 	}
 }
 
-// code disassembles a few instructions up to the trapped one and one more.
-func (t *text) code(site *explain.FaultSite) []string {
-	const before = 4
-	k := t.c.Kernel
-	sym, off, ok := k.SymbolAt(site.PC)
-	if !ok || off > 64<<10 {
-		return nil
+func (t *text) draw() {
+	if t.drawing == nil {
+		return
 	}
-	code := make([]byte, off+2*x86.MaxInsn)
-	if err := k.Read(code, sym.Addr); err != nil {
-		if code = code[:off+x86.MaxInsn]; k.Read(code, sym.Addr) != nil {
-			return nil
+	t.WriteByte('\n')
+	for _, l := range t.drawing.text(t.s.width() - 2) {
+		l = shorten("  "+l, t.s.width())
+		if i := strings.Index(l, "<- "); i >= 0 {
+			l = l[:i] + t.s.paint(red, l[i:])
+		}
+		t.printf("%s\n", l)
+	}
+}
+
+func (t *text) evidence() {
+	if len(t.findings) == 0 {
+		return
+	}
+	t.title("Evidence")
+	t.proof(t.findings[0])
+	if len(t.doubts) > 0 {
+		t.title("What does not fit")
+		t.items(t.doubts, maxDoubts, 3)
+	}
+}
+
+func (t *text) proof(f explain.Finding) {
+	if !t.s.Verbose {
+		var texts []string
+		for _, e := range f.Evidence {
+			texts = append(texts, brief(e.Text))
+		}
+		t.items(texts, maxEvidence, 3)
+		return
+	}
+	for _, e := range f.Evidence {
+		t.lines(t.s.wrap("  * ", "    ", e.Text))
+		if e.Check != "" {
+			t.dim("    ", "see: "+command(e.Check))
 		}
 	}
-	name := func(a uint64) (string, uint64) {
-		s, _, ok := k.SymbolAt(kernel.Addr(a))
-		if !ok {
-			return "", 0
-		}
-		return s.Name, uint64(s.Addr)
+}
+
+// command is a check as it is typed.
+func command(check string) string {
+	name, args, _ := strings.Cut(check, " ")
+	return strings.TrimSpace("inquest " + name + " DUMP " + args)
+}
+
+// instructions shows the code around the trapped instruction, and all registers when
+// verbose.
+func (t *text) instructions() {
+	if len(t.code) > 0 {
+		t.title("The code where it stopped")
 	}
-	var lines []string
-	seen := -1
-	for at := uint64(0); at < uint64(len(code)) && (seen < 0 || len(lines) <= seen+1); {
-		insn, err := x86.Decode(code[at:], uint64(sym.Addr)+at)
-		text, n := "(bad)", uint64(1)
-		if err == nil {
-			text, n = insn.Text(name), uint64(insn.Len)
+	for _, l := range t.code {
+		mark, text := "   ", l.Text
+		line := t.s.cut(fmt.Sprintf("  %s%s:  %s", mark, l.Place, text))
+		if l.Here {
+			line = t.s.paint(red, t.s.cut(fmt.Sprintf("  -> %s:  %s", l.Place, text)))
 		}
-		mark := "   "
-		if at == off {
-			mark, seen = "-> ", len(lines)
-			text = t.s.paint(red, text)
+		t.printf("%s\n", line)
+	}
+	if t.s.Verbose && t.regs != nil {
+		t.WriteByte('\n')
+		registers(&t.Buffer, t.regs)
+	}
+}
+
+func (t *text) knownBug() {
+	if len(t.findings) == 0 || t.findings[0].Advisory == nil {
+		return
+	}
+	adv := t.findings[0].Advisory
+	t.title("Known bug: " + adv.Title)
+	t.lines(t.s.atMost(8, "  ", "  ", adv.Summary))
+	t.items(signs(adv), maxEvidence, 3)
+}
+
+// signs are what a known bug was recognised by; the functions in one line.
+func signs(known *explain.Known) []string {
+	const onStack = " is on the stack"
+	var functions, rest []string
+	for _, s := range known.Signs {
+		if name, ok := strings.CutSuffix(s, onStack); ok {
+			functions = append(functions, name)
+		} else {
+			rest = append(rest, s)
 		}
-		lines = append(lines, fmt.Sprintf("  %s%s+%#x:  %s\n", mark, clean(sym.Name), at, text))
-		at += n
 	}
-	if seen < 0 {
-		return nil
+	switch {
+	case len(functions) == 1:
+		rest = append([]string{functions[0] + onStack}, rest...)
+	case len(functions) > 1:
+		rest = append([]string{and(functions) + " are on the stack"}, rest...)
 	}
-	return lines[max(0, seen-before):]
+	return rest
+}
+
+func (t *text) advice() {
+	if len(t.findings) == 0 || len(t.findings[0].Advice) == 0 {
+		return
+	}
+	t.title("What to do")
+	t.items(t.findings[0].Advice, maxAdvice, 4)
+}
+
+func (t *text) also() {
+	if len(t.findings) < 2 {
+		return
+	}
+	t.title("Also found")
+	if !t.s.Verbose {
+		var texts []string
+		for _, f := range t.findings[1:] {
+			texts = append(texts, fmt.Sprintf("%s (%s, %s)", f.Title, f.Class, f.Confidence))
+		}
+		t.items(texts, maxAlso, 2)
+		return
+	}
+	for _, f := range t.findings[1:] {
+		t.lines(t.s.wrap("  * ", "    ", fmt.Sprintf("%s (%s, %s)", f.Title, f.Class, f.Confidence)))
+		t.proof(f)
+	}
 }
 
 func (t *text) stack() {
-	cr := t.c.Crash
-	if cr == nil || cr.Trace == nil {
+	if t.trace == nil {
 		return
 	}
-	trace := cr.Trace
 	if t.s.Verbose {
 		t.title("Stack")
-		Stack(&t.Buffer, trace, t.s)
+		Stack(&t.Buffer, t.trace, t.s)
 		return
 	}
 	t.title("Stack, innermost first")
-	const most = 24
-	skipped := cr.Culprit
-	if skipped > 0 {
-		t.printf("   %s\n", t.s.paint(dim, fmt.Sprintf("(%s of panicking left out)", plural(skipped, "frame"))))
+	if n := len(t.dying); n > 0 {
+		t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(%s of panicking left out)", plural(n, "frame"))))
 	}
-	shown := 0
-	for i := skipped; i < len(trace.Frames); i++ {
-		if shown == most {
-			t.printf("   %s\n", t.s.paint(dim, fmt.Sprintf("(%s more: bt shows them)", plural(len(trace.Frames)-i, "frame"))))
+	room := t.stackRoom()
+	for i, f := range t.frames {
+		lines := t.frame(f)
+		if room -= len(lines); room < 0 {
+			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(%d more: bt shows them)", len(t.frames)-i)))
 			break
 		}
-		f := &trace.Frames[i]
-		mark := "   "
-		switch {
-		case f.Guess:
-			mark = " ? "
-		case cr.Fault != nil && i == cr.Fault.Frame:
-			mark = "-> "
-		}
-		t.printf("  %s%s\n", mark, t.s.paint(cyan, frameName(f)))
-		shown++
-		again := 0
-		for i+1 < len(trace.Frames) && trace.Frames[i+1].PC == f.PC {
-			again++
-			i++
-		}
-		if again > 0 {
-			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(and %d times more)", again)))
-		}
+		t.lines(lines)
 	}
+	if t.problem != "" {
+		t.lines(t.s.atMost(2, "     ", "     ", "This stack is not reliable: "+t.problem))
+	} else if t.trace.User != nil {
+		t.printf("     %s\n", t.s.paint(dim, "(user mode)"))
+	}
+}
+
+// stackRoom is how many lines the stack may have, so that the whole stays short.
+func (t *text) stackRoom() int {
+	const behind = 4 + 3 + maxLog // user mode and modules, titles, log
+	used := bytes.Count(t.Bytes(), []byte("\n"))
+	return min(max(maxLines-used-behind, minStack), maxStack)
+}
+
+// frame is a frame with the arguments for which there is room, and the functions on
+// the way to it that left by tail calls.
+func (t *text) frame(f frame) []string {
+	mark := "   "
 	switch {
-	case !trace.Reliable:
-		t.WriteString(t.s.wrap("   ", "   ", "This stack is not reliable: "+trace.Problem))
-	case trace.User != nil:
-		t.printf("   %s\n", t.s.paint(dim, "(user mode)"))
+	case f.Guess:
+		mark = " ? "
+	case f.Trap:
+		mark = "-> "
 	}
+	lines := []string{t.call(mark, f.Name, known(f.Args))}
+	if f.Again > 0 {
+		lines = append(lines, "     "+t.s.paint(dim, fmt.Sprintf("(and %s more)", plural(f.Again, "time"))))
+	}
+	for _, tail := range f.Tail {
+		lines = append(lines, t.call(" ~ ", tail.Name, known(tail.Args)))
+	}
+	return lines
 }
 
-// surroundings are the modules and the taint that matter.
+func (t *text) call(mark, name, args string) string {
+	room := t.s.width() - 5
+	name = shorten(name, room)
+	line := "  " + mark + t.s.paint(cyan, name)
+	if room -= utf8.RuneCountInString(name) + 2; args != "" && room > 12 {
+		line += "  " + t.s.paint(dim, shorten(args, room))
+	}
+	return line
+}
+
 func (t *text) surroundings() {
-	k := t.c.Kernel
-	var parts []string
-	mods, _ := k.Modules()
-	onStack := map[string]bool{}
-	if cr := t.c.Crash; cr != nil && cr.Trace != nil {
-		for _, f := range cr.Trace.Frames {
-			if m := f.Symbol.Module; m != "" && !onStack[m] {
-				onStack[m] = true
-				parts = append(parts, m+" is on the stack")
-			}
-		}
-	}
-	foreign := 0
-	for _, m := range mods {
-		if strings.ContainsAny(m.Taints, "POE") {
-			if foreign++; foreign <= 8 {
-				parts = append(parts, fmt.Sprintf("%s is %s", m.Name, strings.Join(taintWords(m.Taints), ", ")))
-			}
-		}
-	}
-	if foreign > 8 {
-		parts = append(parts, fmt.Sprintf("%d more modules are from outside the kernel", foreign-8))
-	}
-	line := fmt.Sprintf("%s loaded", plural(len(mods), "module"))
-	if len(parts) > 0 {
-		line += "; " + strings.Join(parts, "; ")
-	}
-	if taint := k.Taint(); taint != "" {
-		line += fmt.Sprintf(". The kernel is tainted %s: %s", taint, strings.Join(taintWords(taint), ", "))
-	}
 	t.title("Modules")
-	t.WriteString(t.s.wrap("  ", "  ", clean(line)+"."))
+	t.lines(t.s.atMost(4, "  ", "  ", t.modules))
 }
 
-// taintWords says what taint letters mean (Documentation/admin-guide/tainted-kernels.rst).
-func taintWords(letters string) []string {
-	words := map[rune]string{
-		'P': "proprietary", 'F': "force loaded", 'S': "on hardware out of specification", 'R': "force unloaded",
-		'M': "machine check seen", 'B': "bad page seen", 'U': "tainted by user request", 'D': "oopsed before",
-		'A': "ACPI table overridden", 'W': "warned before", 'C': "staging driver", 'I': "firmware workaround",
-		'O': "out of tree", 'E': "unsigned", 'L': "soft lockup seen", 'K': "live patched", 'X': "auxiliary taint",
-		'T': "struct layout randomised", 'N': "in-kernel test run", 'J': "fwctl used",
-	}
-	var out []string
-	for _, l := range letters {
-		if w, ok := words[l]; ok {
-			out = append(out, w)
-		}
-	}
-	return out
-}
-
-type logLine struct {
-	text   string
-	opens  bool // the report of the crash
-	record int
-}
-
-// lastLines returns the lines before the crash and the one that reports it, at
-// most n; without a crash the last ones.
-func lastLines(c *explain.Case, n int) []logLine {
-	end := len(c.Log)
-	opens := -1
-	if cr := c.Crash; cr != nil {
-		for _, e := range []*explain.Event{cr.Event, cr.Panic} {
-			if e != nil {
-				opens, end = e.Record, min(e.Record+1, end)
-				break
-			}
-		}
-	}
-	var lines []logLine
-	for i := max(0, end-n); i < end; i++ {
-		r := c.Log[i]
-		for line := range strings.Lines(r.Text) {
-			lines = append(lines, logLine{
-				fmt.Sprintf("[%5d.%06d] %s", r.Time/time.Second, r.Time%time.Second/time.Microsecond, clean(strings.TrimRight(line, "\n"))),
-				i == opens, i,
-			})
-		}
-	}
-	return lines[max(0, len(lines)-n):]
-}
-
-func (t *text) log() {
-	n := 8
-	if t.s.Verbose {
-		n = 60
-	}
-	lines := lastLines(t.c, n)
-	if len(lines) == 0 {
-		if t.c.LogError != nil {
+func (t *text) lastLog() {
+	if len(t.log) == 0 {
+		if t.logError != "" {
 			t.title("Log")
-			t.WriteString(t.s.wrap("  ", "  ", "The log cannot be read: "+t.c.LogError.Error()))
+			t.lines(t.s.wrap("  ", "  ", "The log cannot be read: "+t.logError))
 		}
 		return
 	}
 	title := "Last lines of the log"
-	if t.c.Crash != nil {
+	if t.crashed {
 		title += " before the crash"
 	}
 	t.title(title)
-	for _, l := range lines {
-		line := t.s.cut("  " + l.text)
-		if l.opens {
-			line = t.s.paint(red, line)
+	for _, l := range t.log {
+		most := 1
+		if l.Opens {
+			most = 2
 		}
-		t.printf("%s\n", line)
+		for _, line := range t.s.fold(most, "  ", "                   ", l.Text) {
+			if l.Opens {
+				line = t.s.paint(red, line)
+			}
+			t.printf("%s\n", line)
+		}
 	}
 }
