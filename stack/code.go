@@ -298,14 +298,27 @@ func (u *Unwinder) stepCode(s state) (state, error) {
 	if err != nil {
 		return s, err
 	}
+	e, err := l.frame()
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", c.name, err)
+	}
+	next, err := u.pop(s, e)
+	if err == nil && !u.returnAddress(next.pc) {
+		err = fmt.Errorf("%v is behind no call: %w", next.pc, errFlow)
+	}
+	return next, err
+}
+
+// frame says where the frame is, as an ORC entry does.
+func (l *locations) frame() (orcEntry, error) {
 	e := orcEntry{typ: typeCall}
 	switch sp, bp := l.regs[rsp], l.regs[rbp]; {
-	case sp.root.kind == rootCFA && sp.bits == 64:
+	case sp.root.kind == rootCFA && sp.bits == 64 && sp.off < 0:
 		e.spReg, e.spOffset = orcSP, -sp.off
-	case bp.root.kind == rootCFA && bp.bits == 64:
+	case bp.root.kind == rootCFA && bp.bits == 64 && bp.off < 0:
 		e.spReg, e.spOffset = orcBP, -bp.off
 	default:
-		return s, fmt.Errorf("%s: the stack pointer is lost: %w", c.name, errFlow)
+		return e, fmt.Errorf("the stack pointer is lost: %w", errFlow)
 	}
 	if l.regs[rbp] != entryValue(rbp) {
 		for _, slot := range l.slots {
@@ -314,9 +327,5 @@ func (u *Unwinder) stepCode(s state) (state, error) {
 			}
 		}
 	}
-	next, err := u.pop(s, e)
-	if err == nil && !u.returnAddress(next.pc) {
-		err = fmt.Errorf("%v is behind no call: %w", next.pc, errFlow)
-	}
-	return next, err
+	return e, nil
 }

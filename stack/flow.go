@@ -22,7 +22,13 @@ type flow struct {
 	// incoming is how far up the function writes to the words of its caller's stack,
 	// which are its to change where they are arguments.
 	incoming int64
+	kept     int // how much is in in
 }
+
+const (
+	maxKept = 1 << 18 // of 64 bytes
+	maxRuns = 64      // of each instruction, on average
+)
 
 // escapes says of what parts of the stack somebody else may have the address.
 // Registers that were saved there are nobody's variable.
@@ -44,7 +50,7 @@ func follow(c *code) (*flow, error) {
 	// That an address was taken changes what calls may overwrite from the beginning on.
 	for {
 		before := f.escapes
-		f.in, f.loads = make([]*locations, len(g.nodes)), map[root]load{}
+		f.in, f.loads, f.kept = make([]*locations, len(g.nodes)), map[root]load{}, 0
 		if err := f.settle(); err != nil {
 			return nil, err
 		}
@@ -72,12 +78,12 @@ func (f *flow) settle() error {
 			todo, waiting[to] = append(todo, to), true
 		}
 	}
-	for budget := 64 * (len(f.nodes) + 16); len(todo) > 0; {
+	for budget := maxRuns * (len(f.nodes) + 16); len(todo) > 0; {
 		i := todo[0]
 		todo, waiting[i] = todo[1:], false
 		l := f.in[i].clone()
 		for {
-			if budget--; budget < 0 {
+			if budget--; budget < 0 || f.kept > maxKept {
 				return fmt.Errorf("no fixed point: %w", errFlow)
 			}
 			n := &f.nodes[i]
@@ -124,6 +130,7 @@ func (f *flow) merge(leader int32, l *locations) bool {
 			n.slots[i].val = own(to, slotLoc(n.slots[i].off), n.slots[i].val)
 		}
 		f.in[leader] = n
+		f.kept += len(n.regs) + len(n.slots)
 		return true
 	}
 	changed := false

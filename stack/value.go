@@ -50,6 +50,13 @@ func (v value) add(n int64) value {
 
 // low returns the low bits of v, the rest zero or, if signed, copied.
 func (v value) low(bits uint8, signed bool) (value, bool) {
+	if v.root.kind == rootConst && bits < 64 {
+		n := uint64(v.off) << (64 - bits)
+		if signed {
+			return constant(int64(n) >> (64 - bits)), true
+		}
+		return constant(int64(n >> (64 - bits))), true
+	}
 	if v.bits < bits {
 		if v.signed {
 			return value{}, false
@@ -150,7 +157,7 @@ func (l *locations) slot(off int64) (slot, bool) {
 func (l *locations) store(s slot) {
 	l.drop(func(o slot) bool { return o.off < s.off+int64(s.size) && s.off < o.off+int64(o.size) })
 	i, _ := slices.BinarySearchFunc(l.slots, s.off, func(o slot, off int64) int { return int(o.off - off) })
-	const most, furthest = 256, 1 << 24
+	const most, furthest = 128, 1 << 24
 	if len(l.slots) < most && s.off > -furthest && s.off < furthest {
 		l.slots = slices.Insert(l.slots, i, s)
 	}
