@@ -103,7 +103,7 @@ func (c *Case) freed(last int) (obj *heap.SlabObject, how string, sure bool) {
 	if obj != nil || site == nil {
 		return obj, how, sure
 	}
-	for _, r := range []x86.Reg{x86.RAX, x86.RBX, x86.RCX, x86.RDX, x86.RSI, x86.RDI, x86.RBP, x86.R8, x86.R9, x86.R10, x86.R11, x86.R12, x86.R13, x86.R14, x86.R15} {
+	for _, r := range gprs {
 		v, ok := site.Regs.Get(r)
 		if !ok {
 			continue
@@ -119,3 +119,6 @@ func (c *Case) freed(last int) (obj *heap.SlabObject, how string, sure bool) {
 	}
 	return obj, how, false
 }
+
+// gprs are the general registers, without the stack pointer.
+var gprs = []x86.Reg{x86.RAX, x86.RBX, x86.RCX, x86.RDX, x86.RSI, x86.RDI, x86.RBP, x86.R8, x86.R9, x86.R10, x86.R11, x86.R12, x86.R13, x86.R14, x86.R15}

@@ -34,6 +34,7 @@ func runFault(c *Case) []Finding {
 	site := cr.Fault
 	name := cr.Trace.Frames[site.Frame].Name()
 	if f, ok := c.fetchFault(); ok {
+		c.origins(&f)
 		return []Finding{f}
 	}
 	if !site.Known {
@@ -64,6 +65,7 @@ func runFault(c *Case) []Finding {
 	if best == nil {
 		return nil
 	}
+	c.origins(best)
 	return []Finding{*best}
 }
 

@@ -20,7 +20,7 @@ func (c *Case) impostor(p *promise) (Finding, bool) {
 	}
 	var harm *lead
 	for _, l := range c.leads() {
-		if l.bad.class != NullDereference && c.blames(l, p, c.promises()) {
+		if l.bad.class != NullDereference && !filler(l.value) && c.blames(l, p, c.promises()) {
 			harm = &l
 			break
 		}
@@ -108,7 +108,7 @@ func (c *Case) impostorFinding(p *promise, obj *heap.SlabObject, harm *lead) Fin
 				Addr: p.ptr, Check: "bt --args",
 			},
 			{
-				Text: fmt.Sprintf("%v is %d bytes into object %d (%v) of slab cache %s, at %v, %d bytes", p.ptr, obj.Offset, obj.Index, obj.State, obj.Cache.Name, obj.Start, obj.Size),
+				Text: fmt.Sprintf("%v is %s", p.ptr, placed(obj)),
 				Addr: obj.Start, Check: fmt.Sprintf("whatis %v", p.ptr),
 			},
 			{
@@ -117,6 +117,15 @@ func (c *Case) impostorFinding(p *promise, obj *heap.SlabObject, harm *lead) Fin
 			},
 		},
 	}
+}
+
+// placed says where in which object a pointer is.
+func placed(o *heap.SlabObject) string {
+	where := "the start of"
+	if o.Offset != 0 {
+		where = fmt.Sprintf("%d bytes into", o.Offset)
+	}
+	return fmt.Sprintf("%s object %d (%v) of slab cache %s, at %v, %d bytes", where, o.Index, o.State, o.Cache.Name, o.Start, o.Size)
 }
 
 func (l *lead) confidence(p *promise) Confidence {

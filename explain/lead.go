@@ -34,7 +34,7 @@ func (c *Case) leads() []lead {
 	cr.leadsOnce.Do(func() {
 		c.arguments(nil)
 		if target, ok := c.badTarget(); ok {
-			cr.leads = c.holding(target, true)
+			cr.leads = c.called(target)
 			return
 		}
 		cr.leads = c.readLeads()
@@ -71,9 +71,9 @@ func (c *Case) readLeads() []lead {
 					all = append(all, lead{at: src.Addr, value: value, bad: bad, frame: site.Frame, param: param, expr: src.Expr, sure: true})
 				}
 			case ok && src.Param != "":
-				all = append(all, c.holding(v-uint64(src.Plus), false)...)
+				all = append(all, c.holding(v-uint64(src.Plus), 0)...)
 			case !ok:
-				all = append(all, c.holding(v, false)...)
+				all = append(all, c.holding(v, r)...)
 			}
 		}
 	}
@@ -117,17 +117,41 @@ func (c *Case) badTarget() (uint64, bool) {
 }
 
 // holding finds a bad pointer in the structs that the innermost functions were given:
-// a member that holds just this value. Of several in one struct the first one stands for
-// all. NULL and small numbers prove nothing so. Where code was to be executed there, it
-// must be a pointer to a function.
-func (c *Case) holding(value uint64, code bool) []lead {
+// a member that holds just this value. Of several in one struct, the one stands for all
+// whose offset the code read the register from, or else the first. NULL and small
+// numbers prove nothing so.
+func (c *Case) holding(value uint64, in x86.Reg) []lead {
 	bad, isBad := c.judge(value, false, false)
-	if !isBad {
-		bad, isBad = c.judge(value, false, true)
-	}
 	if !isBad || bad.class == NullDereference || value > ^uint64(0)-nullZone {
 		return nil
 	}
+	offset, loaded := c.loadOffset(c.Crash.Fault.Frame, in)
+	return c.search(value, bad, func(m pointerMember) (eligible, best bool) { return true, loaded && m.offset == offset })
+}
+
+// called finds the pointer to a function that a bad call went through.
+func (c *Case) called(target uint64) []lead {
+	bad, isBad := c.judge(target, false, true)
+	if !isBad || bad.class == NullDereference {
+		return nil
+	}
+	site := c.Crash.Fault
+	var offset uint64
+	loaded := false
+	for _, r := range gprs {
+		if v, ok := site.Regs.Get(r); ok && v == target && !loaded {
+			offset, loaded = c.loadOffset(site.Frame+1, r)
+		}
+	}
+	return c.search(target, bad, func(m pointerMember) (eligible, best bool) {
+		_, function := m.target.(*btf.FuncProto)
+		return function, loaded && m.offset == offset
+	})
+}
+
+// search looks for a value in the pointers of the structs that functions near the
+// trap were given.
+func (c *Case) search(value uint64, bad badness, pick func(pointerMember) (eligible, best bool)) []lead {
 	const near = 4 // frames that a pointer is passed through before it is used
 	var all []lead
 	for _, p := range c.promises() {
@@ -135,24 +159,58 @@ func (c *Case) holding(value uint64, code bool) []lead {
 		if pass.frame > c.Crash.Fault.Frame+near {
 			continue
 		}
-		found := -1
+		found, others := lead{}, -1
 		for _, m := range pointerMembers(p.typ) {
-			if _, function := m.target.(*btf.FuncProto); code != function && code {
+			eligible, best := pick(m)
+			at := p.ptr + kernel.Addr(m.offset)
+			if v, err := c.Kernel.U64(at); !eligible || err != nil || v != value {
 				continue
 			}
-			at := p.ptr + kernel.Addr(m.offset)
-			v, err := c.Kernel.U64(at)
-			switch {
-			case err != nil || v != value:
-			case found >= 0:
-				all[found].others++
-			case !slices.ContainsFunc(all, func(l lead) bool { return l.at == at }):
-				found = len(all)
-				all = append(all, lead{at: at, value: value, bad: bad, frame: pass.frame, param: pass.param, expr: pass.param + "->" + m.path})
+			if others++; others == 0 || best {
+				found = lead{at: at, value: value, bad: bad, frame: pass.frame, param: pass.param, expr: pass.param + "->" + m.path}
 			}
+		}
+		found.others = others
+		if others >= 0 && !slices.ContainsFunc(all, func(l lead) bool { return l.at == found.at }) {
+			all = append(all, found)
 		}
 	}
 	return all
+}
+
+// loadOffset is the offset that the code of a frame last read a register from, in
+// the order of addresses: a hint, since the code may have come another way.
+func (c *Case) loadOffset(frame int, r x86.Reg) (offset uint64, ok bool) {
+	const longest = 64 << 10
+	if frame >= len(c.Crash.Trace.Frames) {
+		return 0, false
+	}
+	f := &c.Crash.Trace.Frames[frame]
+	if r == 0 || f.Symbol.Name == "" || f.Offset == 0 || f.Offset > longest {
+		return 0, false
+	}
+	code, err := c.Kernel.Slice(f.PC-kernel.Addr(f.Offset), int(f.Offset))
+	if err != nil {
+		return 0, false
+	}
+	for at := 0; at < len(code); {
+		insn, err := x86.Decode(code[at:], uint64(f.PC)-f.Offset+uint64(at))
+		if err != nil || insn.Len <= 0 {
+			return 0, false
+		}
+		at += insn.Len
+		to, isReg := insn.Args[0].(x86asm.Reg)
+		if !insn.Known() || !isReg {
+			continue
+		}
+		if reg, _, known := x86.General(to); !known || reg != r {
+			continue
+		}
+		from, isMem := insn.Args[1].(x86asm.Mem)
+		ok = insn.Op == x86asm.MOV && isMem && from.Disp >= 0
+		offset = uint64(from.Disp)
+	}
+	return offset, ok
 }
 
 // use says in words what the code did with the member that held the pointer.

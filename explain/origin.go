@@ -9,8 +9,7 @@ import (
 )
 
 // trace adds to a finding where the registers of a bad address came from: a
-// parameter, or memory; and whose memory that is. A pointer that was read from a freed
-// object makes the finding one of use after free.
+// parameter, or memory; and whose memory that is.
 func (c *Case) trace(f *Finding, a x86.Access) {
 	cr := c.Crash
 	site := cr.Fault
@@ -46,27 +45,78 @@ func (c *Case) trace(f *Finding, a x86.Access) {
 					f.Title += fmt.Sprintf(": %s is NULL", src.Expr)
 				}
 			}
-			c.readFrom(f, &e, src.Addr)
+			if mem, err := c.heap().Identify(src.Addr); err == nil {
+				e.Text += "; there is " + mem.Desc
+			}
 		}
 		f.Evidence = append(f.Evidence, e)
 	}
 }
 
-// readFrom says whose memory a bad pointer was read from.
-func (c *Case) readFrom(f *Finding, e *Evidence, at kernel.Addr) {
-	mem, err := c.heap().Identify(at)
-	if err != nil {
+// origins classifies a bad address by the memory it had been read from. In a freed
+// object it is use after free. In an allocated one, what SLUB fills free objects with
+// (slub_debug=P) was never replaced by anything.
+func (c *Case) origins(f *Finding) {
+	if f.Class == NullDereference {
 		return
 	}
-	e.Text += "; there is " + mem.Desc
-	o := mem.Slab
-	if o == nil || o.Start == 0 {
+	in := functionOf(c.culpritName())
+	for _, l := range c.leads() {
+		obj, ok := c.slabObject(l.at)
+		if !ok {
+			continue
+		}
+		name := "object of slab cache " + obj.Cache.Name
+		typ, _ := c.structOf(obj.Cache)
+		held := Object{Addr: obj.Start, Role: "held the bad pointer", Cache: obj.Cache.Name, Size: obj.Size}
+		if typ != nil {
+			name, held.Type = typ.Name, typ.Name
+		}
+		f.Objects = append(f.Objects, held)
+		if !l.sure {
+			f.Evidence = append(f.Evidence, Evidence{
+				Text: fmt.Sprintf("%s, at %v, holds the same value; there is object %d (%v) of slab cache %s, at %v", l.expr, l.at, obj.Index, obj.State, obj.Cache.Name, obj.Start),
+				Addr: l.at, Check: fmt.Sprintf("whatis %v", l.at),
+			})
+		}
+		switch {
+		case obj.State == heap.Free:
+			f.Class, f.Weight = UseAfterFree, 7
+			f.Title = fmt.Sprintf("use of a freed %s in %s", name, in)
+			f.Evidence = append(f.Evidence, Evidence{
+				Text: fmt.Sprintf("the object is free, on %s", obj.FreeIn), Addr: obj.Start, Check: fmt.Sprintf("whatis %v", obj.Start),
+			})
+			if at := kernel.Addr(obj.Cache.Offset); l.at == obj.Start+at {
+				f.Evidence = append(f.Evidence, Evidence{
+					Text:  fmt.Sprintf("at offset %#x a free object of this cache has SLUB's pointer to the next free one: that was taken for a member", obj.Cache.Offset),
+					Addr:  l.at,
+					Check: "slab " + obj.Cache.Name,
+				})
+			}
+		case filler(l.value) && obj.State == heap.Allocated:
+			f.Class, f.Confidence, f.Weight = WildPointer, Likely, 7
+			f.Title = fmt.Sprintf("use of uninitialised memory in %s: an %s", in, name)
+			if typ != nil {
+				f.Title = fmt.Sprintf("use of uninitialised memory in %s: %s", in, article(name))
+			}
+			f.Evidence = append(f.Evidence, Evidence{
+				Text: "the object is allocated, but here it still holds what SLUB fills objects with while nobody has them: nobody set this member since, " +
+					"unless the object was freed and allocated again behind the back of who uses it",
+				Addr: l.at, Check: fmt.Sprintf("rd %v", l.at),
+			})
+		default:
+			continue
+		}
+		f.Evidence = append(f.Evidence, c.history(obj)...)
+		if !l.sure {
+			f.Confidence = Likely
+		}
 		return
 	}
-	f.Objects = append(f.Objects, Object{Addr: o.Start, Role: "held the bad pointer", Cache: o.Cache.Name, Size: o.Size})
-	if o.State != heap.Free || f.Class == NullDereference {
-		return
-	}
-	f.Class, f.Weight = UseAfterFree, 5
-	f.Title = fmt.Sprintf("use of a freed object of slab cache %s in %s", o.Cache.Name, functionOf(c.culpritName()))
+}
+
+// filler reports whether a value is what SLUB fills objects with (POISON_FREE,
+// POISON_INUSE), perhaps with something added.
+func filler(v uint64) bool {
+	return v>>16 == 0x6b6b6b6b6b6b || v>>16 == 0x5a5a5a5a5a5a
 }

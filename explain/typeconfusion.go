@@ -39,6 +39,12 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 		return Finding{}, false
 	}
 	obj := mem.Slab
+	if obj.Offset == 0 && namedAfter(obj.Cache.Name, p.typ.Name, c.stackModules()) {
+		// It is what it was taken for. Some structs are allocated without their end:
+		// task_struct without what the CPU lacks of the FPU's state, kmem_cache
+		// without the nodes that the machine lacks.
+		return Finding{}, false
+	}
 	room := obj.Size - obj.Offset // from the pointer to the object's end
 	if uint64(p.typ.Size) <= room {
 		return Finding{}, false

@@ -13,6 +13,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/proc_fs.h>
+#include <linux/refcount.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -38,7 +39,8 @@ struct session {
 	struct work_struct work;
 	const struct session_ops *ops;
 	u64 deadline;
-	u64 stamps[2];
+	u64 stamp;
+	refcount_t users;
 	void (*notify)(struct session *s);
 };
 
@@ -112,6 +114,18 @@ static noinline void session_rename(struct session *s, const char *peer)
 {
 	session_lock(s);
 	strscpy(s->peer, peer, sizeof(s->peer));
+}
+
+static noinline void session_unref(struct session *s)
+{
+	refcount_dec(&s->users);
+	total += s->id;
+}
+
+static noinline void session_leave(struct session *s)
+{
+	session_unref(s);
+	s->counters[4]++;
 }
 
 static noinline void session_unlink(struct session *s)
@@ -231,12 +245,22 @@ static noinline void confuse_container(void)
 	flush_work(&p->work);
 }
 
-/* A probe is passed as a session; its lock is past the probe's end; the lock's owner is garbage. */
+/* A probe is passed as a session; its lock is past the probe's end and never free: the CPU waits for good. */
 static noinline void confuse_lock(void)
 {
 	struct probe *p = probe_crowd();
 
 	session_rename((struct session *)p, "nobody");
+	total++;
+}
+
+/* The same; its counter is past the probe's end, in a pointer. */
+static noinline void confuse_refcount(void)
+{
+	struct probe *p = probe_crowd();
+
+	session_leave((struct session *)p);
+	total++;
 }
 
 /* The same; its link is past the probe's end, with garbage in it. */
@@ -245,6 +269,7 @@ static noinline void confuse_list(void)
 	struct probe *p = probe_crowd();
 
 	session_drop((struct session *)p);
+	total++;
 }
 
 /* The same; a function pointer past the probe's end is called. */
@@ -253,6 +278,7 @@ static noinline void confuse_call(void)
 	struct probe *p = probe_crowd();
 
 	session_wake((struct session *)p);
+	total++;
 }
 
 /* A ticket is freed, a blob of the same kmalloc bucket gets its memory, the ticket is used. */
@@ -264,6 +290,7 @@ static noinline void confuse_bucket(void)
 	kfree(t);
 	kept[0] = blob_new(NULL);
 	ticket_redeem(t);
+	total++;
 }
 
 /* The same across caches: the ticket's slab goes back to the page allocator first. */
@@ -290,6 +317,7 @@ static noinline void confuse_page(void)
 		}
 	}
 	ticket_redeem(t);
+	total++;
 }
 
 /* A ticket is freed and used; what it calls through is SLUB's free pointer, or poison. */
@@ -300,6 +328,7 @@ static noinline void confuse_freed(void)
 	ticket_new(ticket_cache);
 	ticket_free(ticket_cache, t);
 	ticket_redeem(t);
+	total++;
 }
 
 /* A ticket is freed twice in a row, which CONFIG_SLAB_FREELIST_HARDENED notices. */
@@ -352,6 +381,7 @@ static noinline void confuse_overflow(void)
 		return;
 	ticket_name(low, "root; ", (char *)(&high->ops + 1) - low->holder);
 	ticket_redeem(high);
+	total++;
 }
 
 /* A ticket is used whose members were never set. With slub_debug=P they hold POISON_INUSE. */
@@ -362,6 +392,7 @@ static noinline void confuse_uninit(void)
 	t->id = 9;
 	t->flags = 0;
 	ticket_redeem(t);
+	total++;
 }
 
 static const struct {
@@ -370,6 +401,7 @@ static const struct {
 } ways[] = {
 	{ "container", confuse_container },
 	{ "lock", confuse_lock },
+	{ "refcount", confuse_refcount },
 	{ "list", confuse_list },
 	{ "call", confuse_call },
 	{ "bucket", confuse_bucket },
