@@ -31,6 +31,7 @@ var hostile = []string{
 	"\u202egnp.exe\u2066 \u200b\ufeff\u2028\u2029",
 	"\xff\xfe\xc0\x80 \xed\xa0\x80",
 	"\x00",
+	"\\",
 	strings.Repeat("A", 5000),
 	strings.Repeat("w ", 3000),
 	strings.Repeat("a.", 300),
@@ -172,9 +173,11 @@ func checkPage(t testing.TB, page string) {
 
 var (
 	fenceLine = regexp.MustCompile("^(`{3,})(text)?$")
-	escaped   = regexp.MustCompile(`\\[!-/:-@\[-` + "`" + `{-~]`)
 	markup    = regexp.MustCompile(`[<\[\]*~@|!$&]|#\d|://|www\.|` + "`")
 )
+
+// punctuation can be escaped in Markdown.
+const punctuation = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 // checkMarkdown verifies that nothing but our own words is markup: fences are closed by
 // what opened them, and outside of them and of code there is nothing that means something.
@@ -204,7 +207,7 @@ func checkMarkdown(t testing.TB, md string) {
 		if strings.HasPrefix(rest, "**") { // class and confidence
 			rest = strings.Replace(rest[2:], "**", "", 1)
 		}
-		rest = withoutCode(escaped.ReplaceAllString(rest, ""))
+		rest = plainText(rest)
 		if m := markup.FindString(rest); m != "" {
 			t.Errorf("line %d has markup %q: %.200q", i+1, m, line)
 		}
@@ -214,24 +217,26 @@ func checkMarkdown(t testing.TB, md string) {
 	}
 }
 
-// withoutCode takes the code spans out: what runs of as many backticks enclose.
-func withoutCode(line string) string {
+// plainText takes out what cannot be markup: what runs of as many backticks enclose, and
+// what is escaped outside of that.
+func plainText(line string) string {
 	var out strings.Builder
-	for {
-		i := strings.IndexByte(line, '`')
-		if i < 0 {
-			return out.String() + line
+	for i := 0; i < len(line); {
+		switch {
+		case line[i] == '\\' && i+1 < len(line) && strings.IndexByte(punctuation, line[i+1]) >= 0:
+			i += 2
+			continue
+		case line[i] == '`':
+			n := len(line[i:]) - len(strings.TrimLeft(line[i:], "`"))
+			if j := closing(line[i+n:], n); j >= 0 {
+				i += n + j + n
+				continue
+			}
 		}
-		out.WriteString(line[:i])
-		line = line[i:]
-		n := len(line) - len(strings.TrimLeft(line, "`"))
-		rest := line[n:]
-		j := closing(rest, n)
-		if j < 0 {
-			return out.String() + line
-		}
-		line = rest[j+n:]
+		out.WriteByte(line[i])
+		i++
 	}
+	return out.String()
 }
 
 // closing finds a run of just n backticks.

@@ -208,7 +208,7 @@ func inWord(text string, i int) bool {
 // startsBlock reports whether a character would make a list, a heading or a rule of
 // what it stands in front of.
 func startsBlock(text string, i int) bool {
-	return strings.Trim(text[:i], "0123456789") == ""
+	return i < 10 && strings.Trim(text[:i], "0123456789") == ""
 }
 
 // code writes text as code on one line.

@@ -115,52 +115,59 @@ func clean(text string) string {
 	}, text)
 }
 
-// fold breaks a line that keeps its spaces into at most n; the style may want all of it.
+// fold breaks a line that keeps its spaces into at most n; a verbose style has all of it.
 func (s Style) fold(n int, first, rest, line string) []string {
 	var lines []string
-	r := []rune(first + line)
-	for width := s.width(); len(r) > width; {
-		if len(lines) == n-1 && !s.Verbose {
-			return append(lines, shorten(string(r), width))
+	left, r := first, []rune(line)
+	for {
+		room := max(s.width()-utf8.RuneCountInString(left), 1)
+		if len(r) <= room {
+			return append(lines, left+string(r))
 		}
-		at := width
-		for i := width; i > width/2; i-- {
+		if len(lines) == n-1 && !s.Verbose {
+			return append(lines, left+string(r[:room-1])+"…")
+		}
+		at := room
+		for i := room; i > room/2; i-- {
 			if r[i] == ' ' {
 				at = i
 				break
 			}
 		}
-		lines = append(lines, string(r[:at]))
-		r = append([]rune(rest), []rune(strings.TrimLeft(string(r[at:]), " "))...)
+		lines = append(lines, left+string(r[:at]))
+		for r = r[at:]; len(r) > 0 && r[0] == ' '; {
+			r = r[1:]
+		}
+		left = rest
 	}
-	return append(lines, string(r))
 }
 
 // headOf keeps the front of a path that is too long: "sock.sk_callback_lock...".
 func headOf(path string, n int) string {
-	return shortPath(path, n, func(parts []string) string {
-		return strings.Join(parts[:len(parts)-1], ".") + "..."
-	})
+	if utf8.RuneCountInString(path) <= n {
+		return path
+	}
+	r := []rune(path)
+	for i := n - len("..."); i > 0; i-- {
+		if r[i] == '.' {
+			return string(r[:i]) + "..."
+		}
+	}
+	return shorten(path, n)
 }
 
 // tailOf keeps its end: "...skc_portpair".
 func tailOf(path string, n int) string {
-	return shortPath(path, n, func(parts []string) string {
-		return "..." + strings.Join(parts[1:], ".")
-	})
-}
-
-func shortPath(path string, n int, less func(parts []string) string) string {
-	for short := path; ; {
-		parts := strings.Split(strings.Trim(short, "."), ".")
-		if utf8.RuneCountInString(short) <= n {
-			return short
-		}
-		if len(parts) < 2 {
-			return shorten(short, n)
-		}
-		short = less(parts)
+	if utf8.RuneCountInString(path) <= n {
+		return path
 	}
+	r := []rune(path)
+	for i := len(r) + len("..") - n; i < len(r); i++ {
+		if i >= 0 && r[i] == '.' {
+			return ".." + string(r[i:])
+		}
+	}
+	return shorten(path, n)
 }
 
 func plural(n int, one string) string {

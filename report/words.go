@@ -54,7 +54,7 @@ func lead(f explain.Finding, d *drawing) string {
 // capital begins a sentence, unless it begins with a name.
 func capital(text string) string {
 	first, _, _ := strings.Cut(text, " ")
-	if strings.ContainsFunc(first, func(r rune) bool { return !unicode.IsLower(r) && r != ':' && r != ',' && r != ';' }) {
+	if first == "" || strings.ContainsFunc(first, func(r rune) bool { return !unicode.IsLower(r) && r != ':' && r != ',' && r != ';' }) {
 		return text
 	}
 	r, n := utf8.DecodeRuneInString(text)
