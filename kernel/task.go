@@ -302,8 +302,25 @@ func (k *Kernel) Current(cpu int) (*Task, error) {
 	return t, err
 }
 
-// CurrentAddr returns the address of the task_struct that a CPU was running.
+// CurrentAddr returns the address of the task_struct that a CPU was running: its
+// `current`, whose stack it was on. While a CPU switches tasks, its run queue is ahead
+// of that.
 func (k *Kernel) CurrentAddr(cpu int) (Addr, error) {
+	at, err := k.Symbol("current_task") // but from 6.2 to 6.14
+	if err != nil {
+		if at, err = k.Symbol("pcpu_hot"); err == nil {
+			var off uint64
+			off, err = k.OffsetOf("pcpu_hot", "current_task")
+			at += Addr(off)
+		}
+	}
+	if err == nil {
+		if at, err = k.PerCPU(at, cpu); err == nil {
+			if a, err := k.Pointer(at); err == nil && a != 0 {
+				return a, nil
+			}
+		}
+	}
 	rq, err := k.PerCPUVar("runqueues", "rq", cpu)
 	if err != nil {
 		return 0, err

@@ -199,11 +199,11 @@ func (o *orc) find(pc kernel.Addr) (orcEntry, error) {
 
 // table returns the table that covers pc.
 func (o *orc) table(pc kernel.Addr) (orcTable, error) {
+	if !o.k.Text(pc) {
+		return orcTable{}, fmt.Errorf("%v: %w: not in the kernel's text", pc, errNoORC)
+	}
 	m := o.k.ModuleAt(pc)
 	if m == nil {
-		if !o.k.Text(pc) {
-			return orcTable{}, fmt.Errorf("%v: %w: not in the kernel's text", pc, errNoORC)
-		}
 		return o.core, o.err
 	}
 	if t, ok := o.mods.Load(m); ok {

@@ -95,6 +95,9 @@ func (u *Unwinder) switchedAt(sp kernel.Addr) (state, error) {
 	if s.pc, err = u.k.Pointer(at); err != nil {
 		return state{}, fmt.Errorf("read inactive_task_frame: %w", err)
 	}
+	if !u.k.Text(s.pc) {
+		return state{}, fmt.Errorf("there is no switch frame at %v", sp)
+	}
 	bp, _ := s.regs.Get(x86.RBP)
 	s.sp, s.bp = at+8, kernel.Addr(bp)
 	// A task that never ran starts at an instruction, not behind a call.

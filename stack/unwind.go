@@ -230,7 +230,9 @@ func (u *Unwinder) popCall(s state, e orcEntry, cfa kernel.Addr) (state, error) 
 	if err != nil {
 		return s, fmt.Errorf("read return address: %w", err)
 	}
-	if cfa <= s.sp && e.spReg != orcSPIndirect && e.spReg != orcBPIndirect {
+	// Another base than rsp may lead to another stack, which can be anywhere: 5.10
+	// keeps the interrupted one's address in rbp.
+	if cfa <= s.sp && e.spReg == orcSP {
 		return s, fmt.Errorf("%v: the stack goes the wrong way, from %v to %v", s.pc, s.sp, cfa)
 	}
 	if !u.k.Text(pc) && !u.dynamicText(pc) {
