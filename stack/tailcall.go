@@ -130,8 +130,8 @@ func agreed(a *[16]value, b [16]value) {
 func (u *Unwinder) target(caller *activation, insn x86.Insn) (uint64, bool) {
 	if t, ok := insn.Target(); ok {
 		name := caller.code.symbol(t)
-		reg, thunk := strings.CutPrefix(name, "__x86_indirect_thunk_")
-		if !thunk {
+		reg, ok := strings.CutPrefix(name, thunk)
+		if !ok {
 			return t, true
 		}
 		for r := range gprRegs {
@@ -225,8 +225,39 @@ func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
 			}
 		}
 	}
-	return ways, all && (len(ways) > 0 || !elsewhere)
+	if len(ways) == 0 && elsewhere {
+		all = all && !u.elsewhere(seen)
+	}
+	return ways, all
 }
+
+// elsewhere reports whether one of some functions jumps to where a pointer says.
+func (u *Unwinder) elsewhere(seen map[uint64]jumps) bool {
+	const most = 32
+	if len(seen) > most {
+		return true
+	}
+	for at, j := range seen {
+		if !j.elsewhere {
+			continue
+		}
+		c, err := u.codeAt(kernel.Addr(at))
+		if err != nil || c.entry != at {
+			return true
+		}
+		g, err := c.graph()
+		if err != nil || g.falls || slices.ContainsFunc(g.nodes, func(n node) bool {
+			target, direct := n.Target()
+			return n.leaves && (!direct || strings.HasPrefix(c.symbol(target), thunk))
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// thunk begins the names of retpolines, which jump to where a register says.
+const thunk = "__x86_indirect_thunk_"
 
 // jumpAlong reports whether the functions really jump from one to the next.
 func jumpAlong(way []*code, to uint64) bool {
@@ -327,7 +358,7 @@ func (j *jumps) scan(k *kernel.Kernel, name string, p part, parts map[uint64]boo
 			} else {
 				j.elsewhere = true
 			}
-		} else if ok && off == 0 && strings.HasPrefix(sym.Name, "__x86_indirect_thunk_") {
+		} else if ok && off == 0 && strings.HasPrefix(sym.Name, thunk) {
 			j.elsewhere = true
 		} else if ok && off == 0 && sym.IsCode() && !cold {
 			j.to = append(j.to, target)
