@@ -72,7 +72,7 @@ func (c *Case) wrongContainer(p *promise) (Finding, bool) {
 		name = really.Name
 		f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("the object is %s: %s", article(name), why),
 			Addr: m.obj.Start, Check: fmt.Sprintf("struct %s %v", name, m.obj.Start)})
-		if path, ok := memberOfType(really, m.obj.Offset, m.typ, 0); ok {
+		if path, ok := memberOfType(really, m.obj.Offset, m.typ); ok {
 			f.Title = fmt.Sprintf("the %s of %s was taken for the %s of %s in %s", path, article(name), m.path, article(p.typ.Name), giver)
 			f.Evidence = append(f.Evidence, Evidence{
 				Text:  fmt.Sprintf("struct %s has a struct %s right there, at offset %#x: its %s", name, m.typ.Name, m.obj.Offset, path),
@@ -115,7 +115,7 @@ func (c *Case) computedFrom(p *promise) (m embedded, ok bool) {
 		if !known && a.Again == nil || q <= p.ptr || !p.covers(q) {
 			return
 		}
-		path, isMember := memberOfType(p.typ, uint64(q-p.ptr), typ, 0)
+		path, isMember := memberOfType(p.typ, uint64(q-p.ptr), typ)
 		if !isMember {
 			return
 		}

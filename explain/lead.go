@@ -119,22 +119,27 @@ func (c *Case) badTarget() (uint64, bool) {
 // holding finds a bad pointer in the structs that the innermost functions were given:
 // a member that holds just this value. Of several in one struct, the one stands for all
 // whose offset the code read the register from, or else the first. NULL and small
-// numbers prove nothing so.
+// numbers prove nothing so, unless they lie at just that offset.
 func (c *Case) holding(value uint64, in x86.Reg) []lead {
 	bad, isBad := c.judge(value, false, false)
-	if !isBad || bad.class == NullDereference || value > ^uint64(0)-nullZone {
+	if !isBad {
 		return nil
 	}
+	weak := bad.class == NullDereference || value > ^uint64(0)-nullZone
 	offset, loaded := c.loadOffset(c.Crash.Fault.Frame, in)
-	return c.search(value, bad, func(m pointerMember) (eligible, best bool) { return true, loaded && m.offset == offset })
+	return c.search(value, bad, func(m pointerMember) (eligible, best bool) {
+		best = loaded && m.offset == offset
+		return best || !weak, best
+	})
 }
 
 // called finds the pointer to a function that a bad call went through.
 func (c *Case) called(target uint64) []lead {
 	bad, isBad := c.judge(target, false, true)
-	if !isBad || bad.class == NullDereference {
+	if !isBad {
 		return nil
 	}
+	weak := bad.class == NullDereference
 	site := c.Crash.Fault
 	var offset uint64
 	loaded := false
@@ -145,7 +150,8 @@ func (c *Case) called(target uint64) []lead {
 	}
 	return c.search(target, bad, func(m pointerMember) (eligible, best bool) {
 		_, function := m.target.(*btf.FuncProto)
-		return function, loaded && m.offset == offset
+		best = loaded && m.offset == offset
+		return function && (best || !weak), best
 	})
 }
 
@@ -216,7 +222,7 @@ func (c *Case) loadOffset(frame int, r x86.Reg) (offset uint64, ok bool) {
 // use says in words what the code did with the member that held the pointer.
 func (l *lead) use() string {
 	if l.bad.class == NullDereference {
-		return fmt.Sprintf("the code read it, found %#x, and used that as a pointer", l.value)
+		return fmt.Sprintf("it holds %#x, which the code used as a pointer", l.value)
 	}
 	text := fmt.Sprintf("the code used %#x as a pointer", l.value)
 	if l.sure {

@@ -19,16 +19,18 @@ type pointerMember struct {
 // Bounds on what is looked at of one struct.
 const (
 	maxPointers = 512
-	maxElements = 16 // of an array
+	maxElements = 16   // of an array
+	maxVisits   = 4096 // members, of members too: hostile types branch without end
 	maxDepth    = 16
 )
 
 // pointerMembers returns the pointers in a struct, those in members of members too.
 func pointerMembers(typ btf.Type) []pointerMember {
 	var all []pointerMember
+	visits := 0
 	var walk func(typ btf.Type, at uint64, path string, shared bool, depth int)
 	walk = func(typ btf.Type, at uint64, path string, shared bool, depth int) {
-		if depth > maxDepth || len(all) >= maxPointers {
+		if visits++; visits > maxVisits || depth > maxDepth || len(all) >= maxPointers {
 			return
 		}
 		switch t := btf.UnderlyingType(typ).(type) {
@@ -61,6 +63,8 @@ func joinPath(path, name string) string {
 		return name
 	case name == "":
 		return path
+	case name[0] == '[':
+		return path + name
 	}
 	return path + "." + name
 }
@@ -68,39 +72,43 @@ func joinPath(path, name string) string {
 // contains reports whether a struct of some name and size lies right at an offset in a
 // type, in any member of a union.
 func contains(typ btf.Type, offset uint64, want *btf.Struct) bool {
-	_, ok := memberOfType(typ, offset, want, 0)
+	_, ok := memberOfType(typ, offset, want)
 	return ok
 }
 
 // memberOfType returns the path of the member of a struct type right at an offset; ""
 // for the type itself.
-func memberOfType(typ btf.Type, offset uint64, want *btf.Struct, depth int) (path string, ok bool) {
-	if depth > maxDepth {
-		return "", false
-	}
-	switch t := btf.UnderlyingType(typ).(type) {
-	case *btf.Array:
-		size, err := btf.Sizeof(t.Type)
-		if err != nil || size <= 0 || offset >= uint64(size)*uint64(t.Nelems) {
+func memberOfType(typ btf.Type, offset uint64, want *btf.Struct) (path string, ok bool) {
+	visits := 0
+	var find func(typ btf.Type, offset uint64, depth int) (string, bool)
+	find = func(typ btf.Type, offset uint64, depth int) (string, bool) {
+		if visits++; visits > maxVisits || depth > maxDepth {
 			return "", false
 		}
-		path, ok = memberOfType(t.Type, offset%uint64(size), want, depth+1)
-		path = "[" + strconv.FormatUint(offset/uint64(size), 10) + "]" + path
-		return path, ok
-	case *btf.Struct:
-		if offset == 0 && t.Name == want.Name && t.Size == want.Size {
-			return "", true
+		switch t := btf.UnderlyingType(typ).(type) {
+		case *btf.Array:
+			size, err := btf.Sizeof(t.Type)
+			if err != nil || size <= 0 || offset >= uint64(size)*uint64(t.Nelems) {
+				return "", false
+			}
+			path, ok := find(t.Type, offset%uint64(size), depth+1)
+			return joinPath("["+strconv.FormatUint(offset/uint64(size), 10)+"]", path), ok
+		case *btf.Struct:
+			if offset == 0 && t.Name == want.Name && t.Size == want.Size {
+				return "", true
+			}
 		}
+		for _, m := range kernel.Members(typ) {
+			at := uint64(m.Offset / 8)
+			size, err := btf.Sizeof(m.Type)
+			if err != nil || offset < at || offset >= at+uint64(size) {
+				continue
+			}
+			if inner, ok := find(m.Type, offset-at, depth+1); ok {
+				return joinPath(m.Name, inner), true
+			}
+		}
+		return "", false
 	}
-	for _, m := range kernel.Members(typ) {
-		at := uint64(m.Offset / 8)
-		size, err := btf.Sizeof(m.Type)
-		if err != nil || offset < at || offset >= at+uint64(size) {
-			continue
-		}
-		if inner, ok := memberOfType(m.Type, offset-at, want, depth+1); ok {
-			return joinPath(m.Name, inner), true
-		}
-	}
-	return "", false
+	return find(typ, offset, 0)
 }
