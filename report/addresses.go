@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"inquest/heap"
 	"inquest/kernel"
@@ -157,12 +158,12 @@ type piece struct{ Text, To string }
 // addressText finds addresses in text: with 0x, or as the kernel prints registers.
 var addressText = regexp.MustCompile(`\b(?:0x[0-9a-f]{5,16}|[0-9a-f]{16})\b`)
 
+// parseAddress takes no small numbers, nor what the kernel prints in place of an address
+// that it hides: 16 digits of which the first half is zero.
 func parseAddress(text string) (uint64, bool) {
-	if len(text) > 2 && text[:2] == "0x" {
-		text = text[2:]
-	}
-	v, err := strconv.ParseUint(text, 16, 64)
-	return v, err == nil && v >= least
+	digits, prefixed := strings.CutPrefix(text, "0x")
+	v, err := strconv.ParseUint(digits, 16, 64)
+	return v, err == nil && v >= least && (prefixed || v >= leastRegister)
 }
 
 // link cuts text at the addresses that the page knows.

@@ -122,7 +122,7 @@ type pageLog struct {
 func newPage(st *story, addrs *addresses) *page {
 	p := &page{
 		CSS:      template.CSS(pageCSS),
-		Title:    "The cause of the crash is not known",
+		Title:    st.title(),
 		Headline: st.headline, About: st.about, Doubts: st.doubts, Code: st.code,
 		Dying: pageFrames(st.dying, addrs), DyingNote: plural(len(st.dying), "frame") + " of panicking", Frames: pageFrames(st.frames, addrs),
 		User:      st.trace != nil && st.trace.User != nil,
@@ -137,7 +137,7 @@ func newPage(st *story, addrs *addresses) *page {
 			p.Others = append(p.Others, pf)
 			continue
 		}
-		p.Title, p.Cause, p.Lead = f.Title, &pf, addrs.link(st.lead)
+		p.Cause, p.Lead = &pf, addrs.link(st.lead)
 	}
 	if st.drawing != nil {
 		p.Picture = st.drawing.picture()

@@ -45,11 +45,7 @@ func (m *markdown) write() {
 }
 
 func (m *markdown) cause() {
-	title := "The cause of the crash is not known"
-	if len(m.findings) > 0 {
-		title = m.findings[0].Title
-	}
-	m.printf("# %s\n\n%s\n", prose(title), prose(m.headline))
+	m.printf("# %s\n\n%s\n", prose(m.title()), prose(m.headline))
 	if len(m.findings) > 0 {
 		f := m.findings[0]
 		m.printf("\n**%s, %s.** %s\n", prose(string(f.Class)), f.Confidence, prose(m.lead))

@@ -55,6 +55,17 @@ func tell(c *explain.Case, findings []explain.Finding, before, after int) *story
 	return st
 }
 
+// title is what the story is of, in a few words.
+func (st *story) title() string {
+	switch {
+	case len(st.findings) > 0:
+		return st.findings[0].Title
+	case st.crashed:
+		return "The cause of the crash is not known"
+	}
+	return "Nothing here says that the machine crashed"
+}
+
 // find takes the findings. Without a kernel the drawing knows less.
 func (st *story) find(k *kernel.Kernel, findings []explain.Finding) {
 	for _, f := range findings {

@@ -156,7 +156,7 @@ func (d *drawing) arrow(u *use, y int) arrow {
 func (d *drawing) legend(u *use) legend {
 	l := legend{Offset: offset(u.At), Member: u.Member, By: u.By, Past: u.Past, Where: "no object is known there"}
 	if b := d.blockAt(u.At); b != nil {
-		l.Where = fmt.Sprintf("that is offset %#x of the next object, %s", u.At-b.Start, b.Name())
+		l.Where = fmt.Sprintf("that is offset %#x of the next object (%s)", u.At-b.Start, b.Name())
 		if u.Is != "" {
 			l.Where += ": its " + u.Is
 		}
