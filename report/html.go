@@ -66,6 +66,7 @@ type page struct {
 	Addresses []pageAddress
 	Modules   string
 	Log       []pageLog
+	Opens     bool // a line of the log reports the crash
 	LogError  string
 }
 
@@ -146,7 +147,8 @@ func newPage(st *story, addrs *addresses) *page {
 		p.Addresses = append(p.Addresses, pageAddress{row, fmt.Sprintf("%#x", row.Value), addrs.linkBut(row.Desc, row.ID)})
 	}
 	for _, l := range st.log {
-		p.Log = append(p.Log, pageLog{addrs.link(l.Text), l.Opens})
+		p.Log = append(p.Log, pageLog{addrs.link(l.Text), l.Opens && !p.Opens})
+		p.Opens = p.Opens || l.Opens
 	}
 	return p
 }

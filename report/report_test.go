@@ -185,6 +185,9 @@ func TestMade(t *testing.T) {
 
 func TestNothingFound(t *testing.T) {
 	st := &story{headline: "Linux 9.8 crashed", crashed: true, modules: "No module is loaded.", logError: "not there"}
+	quiet := &story{headline: "Linux 9.8: nothing", log: []logLine{{"[    1.000000] all is well", false}}}
+	checkMarkdown(t, renderMarkdown(quiet))
+	checkPage(t, renderPage(t, quiet))
 	text := renderText(st, Style{})
 	if !strings.Contains(text, "could not be concluded") || !strings.Contains(text, "not there") {
 		t.Errorf("the text does not say that nothing was found:\n%s", text)
