@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -56,10 +57,10 @@ func (u *Unwinder) connect(a, caller *activation) {
 		return
 	}
 	target, ok := u.target(caller, insn)
-	if !ok {
+	if !ok && !isSyscall(u.k, a.code.entry) {
 		return
 	}
-	if target == a.code.entry {
+	if !ok || target == a.code.entry {
 		a.link = &link{regs: caller.call.regs}
 		return
 	}
@@ -129,17 +130,10 @@ func agreed(a *[16]value, b [16]value) {
 // that it was loaded from, if that can be read.
 func (u *Unwinder) target(caller *activation, insn x86.Insn) (uint64, bool) {
 	if t, ok := insn.Target(); ok {
-		name := caller.code.symbol(t)
-		reg, ok := strings.CutPrefix(name, thunk)
-		if !ok {
-			return t, true
+		if r, ok := u.thunks()[t]; ok {
+			return u.pointer(caller, caller.call.regs[r])
 		}
-		for r := range gprRegs {
-			if gpr(r).String() == reg {
-				return u.pointer(caller, caller.call.regs[r])
-			}
-		}
-		return 0, false
+		return t, true
 	}
 	switch arg := insn.Args[0].(type) {
 	case x86asm.Reg:
@@ -248,7 +242,8 @@ func (u *Unwinder) elsewhere(seen map[uint64]jumps) bool {
 		g, err := c.graph()
 		if err != nil || g.falls || slices.ContainsFunc(g.nodes, func(n node) bool {
 			target, direct := n.Target()
-			return n.leaves && (!direct || strings.HasPrefix(c.symbol(target), thunk))
+			_, thunk := u.thunks()[target]
+			return n.leaves && (!direct || thunk)
 		}) {
 			return true
 		}
@@ -256,8 +251,19 @@ func (u *Unwinder) elsewhere(seen map[uint64]jumps) bool {
 	return false
 }
 
-// thunk begins the names of retpolines, which jump to where a register says.
-const thunk = "__x86_indirect_thunk_"
+// findThunks finds the retpolines, which jump to where a register says. The first
+// shares its address with the whole array of them.
+func findThunks(k *kernel.Kernel) map[uint64]gpr {
+	thunks := map[uint64]gpr{}
+	for _, kind := range []string{"", "call_", "jump_", "its_"} {
+		for r := range gprRegs {
+			if at, err := k.Symbol(fmt.Sprintf("__x86_indirect_%sthunk_%v", kind, gpr(r))); err == nil {
+				thunks[uint64(at)] = gpr(r)
+			}
+		}
+	}
+	return thunks
+}
 
 // jumpAlong reports whether the functions really jump from one to the next.
 func jumpAlong(way []*code, to uint64) bool {
@@ -325,7 +331,7 @@ func (u *Unwinder) jumps(entry uint64) jumps {
 	if p, err := readPart(u.k, sym); !ok || off != 0 || err != nil {
 		j.elsewhere = true
 	} else {
-		j.scan(u.k, sym.Name, p, map[uint64]bool{p.start: true})
+		j.scan(u, sym.Name, p, map[uint64]bool{p.start: true})
 	}
 	slices.Sort(j.to)
 	j.to = slices.Compact(j.to)
@@ -333,7 +339,7 @@ func (u *Unwinder) jumps(entry uint64) jumps {
 	return j
 }
 
-func (j *jumps) scan(k *kernel.Kernel, name string, p part, parts map[uint64]bool) {
+func (j *jumps) scan(u *Unwinder, name string, p part, parts map[uint64]bool) {
 	for i := 0; i+2 <= len(p.bytes); i++ {
 		b := p.bytes[i:]
 		target := p.start + uint64(i)
@@ -347,19 +353,21 @@ func (j *jumps) scan(k *kernel.Kernel, name string, p part, parts map[uint64]boo
 		case b[0] == 0xff && b[1]>>3&7 == 4: // jmp *r/m
 			j.elsewhere = true
 		}
-		if target-p.start < uint64(len(p.bytes)) || !k.Text(kernel.Addr(target)) {
+		if target-p.start < uint64(len(p.bytes)) || !u.k.Text(kernel.Addr(target)) {
 			continue
 		}
-		sym, off, ok := k.SymbolAt(kernel.Addr(target))
+		if _, thunk := u.thunks()[target]; thunk {
+			j.elsewhere = true
+			continue
+		}
+		sym, off, ok := u.k.SymbolAt(kernel.Addr(target))
 		if hot, cold := cutCold(sym.Name); ok && cold && hot == name && !parts[uint64(sym.Addr)] {
 			parts[uint64(sym.Addr)] = true
-			if q, err := readPart(k, sym); err == nil {
-				j.scan(k, name, q, parts)
+			if q, err := readPart(u.k, sym); err == nil {
+				j.scan(u, name, q, parts)
 			} else {
 				j.elsewhere = true
 			}
-		} else if ok && off == 0 && strings.HasPrefix(sym.Name, thunk) {
-			j.elsewhere = true
 		} else if ok && off == 0 && sym.IsCode() && !cold {
 			j.to = append(j.to, target)
 		}

@@ -27,12 +27,14 @@ type Unwinder struct {
 	current   map[kernel.Addr]int // task_struct -> the CPU that was running it
 	forkFrom  kernel.Addr         // ret_from_fork: where a new task first runs
 	codes     sync.Map            // entry kernel.Addr -> *code
-	jumped    sync.Map            // entry uint64 -> jumps
+	thunks    func() map[uint64]gpr
+	jumped    sync.Map // entry uint64 -> jumps
 }
 
 // NewUnwinder prepares to unwind the stacks of a kernel.
 func NewUnwinder(k *kernel.Kernel) *Unwinder {
 	u := &Unwinder{k: k, orc: newORC(k), stackSize: kernel.Addr(k.StackSize()), cpus: map[int]kernel.CPUState{}, current: map[kernel.Addr]int{}}
+	u.thunks = sync.OnceValue(func() map[uint64]gpr { return findThunks(k) })
 	for _, s := range k.CPUStates() {
 		u.cpus[s.CPU] = s
 	}
