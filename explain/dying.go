@@ -16,7 +16,7 @@ var dyingNames = set(
 	"native_safe_halt", "emergency_restart", "machine_emergency_restart", "native_machine_emergency_restart", "touch_nmi_watchdog",
 	"kdb_main_loop", "pvpanic_panic_notify", "atomic_notifier_call_chain", "notifier_call_chain", "panic_other_cpus_shutdown",
 	"console_unlock", "vprintk_emit", "_printk", "printk", "console_flush_all", "serial8250_console_write", "io_serial_in", "io_serial_out",
-	"check_panic_on_warn", "wait_for_lsr", "__warn", "__warn_printk", "warn_slowpath_fmt", "warn_slowpath_null", "report_bug",
+	"check_panic_on_warn", "wait_for_lsr", "__warn", "__warn_printk", "warn_slowpath_fmt", "warn_slowpath_null", "report_bug", "__report_bug", "report_bug_entry", "__report_bug",
 	"handle_bug", "fixup_bug", "xen_panic_event", "hv_panic_notify_crash",
 )
 

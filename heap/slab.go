@@ -202,7 +202,11 @@ func (o *SlabObject) describe() string {
 	if o.FreeIn != "" {
 		state += ", on " + o.FreeIn
 	}
-	object := fmt.Sprintf("object %d (%s) of slab cache %s, object at %v, %d bytes", o.Index, state, c.Name, o.Start, o.Size)
+	at := ""
+	if o.Offset != 0 {
+		at = fmt.Sprintf(" at %v", o.Start)
+	}
+	object := fmt.Sprintf("object %d%s (%s) of slab cache %s, %d bytes", o.Index, at, state, c.Name, o.Size)
 	switch {
 	case int64(o.Offset) < 0:
 		return fmt.Sprintf("in the red zone %d bytes before %s", -int64(o.Offset), object)

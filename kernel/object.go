@@ -463,6 +463,9 @@ func typeName(typ btf.Type, depth int) string {
 	case *btf.Enum:
 		return named("enum", t.Name)
 	case *btf.Const:
+		if _, pointer := t.Type.(*btf.Pointer); pointer {
+			return typeName(t.Type, depth+1) + "const"
+		}
 		return "const " + typeName(t.Type, depth+1)
 	case *btf.Volatile:
 		return "volatile " + typeName(t.Type, depth+1)

@@ -166,15 +166,11 @@ func TestObjectPlaces(t *testing.T) {
 		t.Errorf("bytes: %x, %v", b, err)
 	}
 	for member, want := range map[string]string{
-		"next": "const volatile struct node *", "in": "inner_t", "name": "char [8]", "label": "const char *",
+		"next": "volatile struct node *const", "in": "inner_t", "name": "char [8]", "label": "const char *",
 		"grid": "unsigned short [4] [3]", "fn": "int (*)()",
 	} {
 		m, _ := o.Member(member)
-		got := TypeName(m.Type)
-		if member == "next" {
-			want = "const volatile struct node *"
-		}
-		if got != want {
+		if got := TypeName(m.Type); got != want {
 			t.Errorf("%s is %q, want %q", member, got, want)
 		}
 	}
