@@ -16,6 +16,10 @@ var RefCounter = &Analyzer{
 			return nil
 		}
 		_, caller := c.firstOutside("refcount_warn_saturate")
+		if e := c.Crash.Event; caller == "" && strings.Contains(e.Trigger+e.RIP, "refcount_warn_saturate") {
+			// It may jump to a trap that all warnings share, whose frame is its caller (seen in 7.3).
+			caller = c.culpritName()
+		}
 		if caller == "" {
 			return nil
 		}
