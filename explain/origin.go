@@ -57,13 +57,14 @@ func (c *Case) trace(f *Finding, a x86.Access) {
 // object it is use after free. In an allocated one, what SLUB fills free objects with
 // (slub_debug=P) was never replaced by anything.
 func (c *Case) origins(f *Finding) {
-	if f.Class == NullDereference {
-		return
+	leads := c.leads()
+	if f.Class == NullDereference && (len(leads) != 1 || leads[0].frame != c.Crash.Fault.Frame) {
+		return // NULL may have come from anywhere
 	}
 	in := functionOf(c.culpritName())
-	for _, l := range c.leads() {
+	for _, l := range leads {
 		obj, ok := c.slabObject(l.at)
-		if !ok {
+		if !ok || f.Class == NullDereference && obj.State != heap.Free {
 			continue
 		}
 		name := "object of slab cache " + obj.Cache.Name

@@ -294,13 +294,12 @@ static noinline void confuse_bucket(void)
 	total++;
 }
 
-/* The same across caches: the ticket's slab goes back to the page allocator first. */
-static noinline void confuse_page(void)
+/* Gives the slab of a ticket back to the page allocator and returns the ticket if a blobs' slab got the page. */
+static noinline struct ticket *ticket_recycle(void)
 {
 	static struct ticket *all[MANY];
-	static struct blob *blobs[64 * MANY];
 	struct ticket *t;
-	int i, j;
+	int i;
 
 	for (i = 0; i < MANY; i++)
 		all[i] = ticket_new(ticket_cache);
@@ -308,16 +307,27 @@ static noinline void confuse_page(void)
 	for (i = 0; i < MANY; i++)
 		ticket_free(ticket_cache, all[i]);
 	kmem_cache_shrink(ticket_cache);
-	for (i = 0; i < ARRAY_SIZE(blobs); i++) {
-		blobs[i] = blob_new(blob_cache);
-		/* Stop when the page is a blobs' slab; the rest of that slab follows. */
-		if (((unsigned long)blobs[i] ^ (unsigned long)t) < PAGE_SIZE) {
-			for (j = 0; j < 64; j++)
-				blob_new(blob_cache);
+	for (i = 0; i < 8 * MANY; i++)
+		if (((unsigned long)blob_new(blob_cache) ^ (unsigned long)t) < PAGE_SIZE)
 			break;
-		}
-	}
-	ticket_redeem(t);
+	if (i == 8 * MANY)
+		return NULL;
+	/* The rest of that slab. */
+	for (i = 0; i < 64; i++)
+		blob_new(blob_cache);
+	return t;
+}
+
+/* The same across caches; should somebody else get the page, it tries again. */
+static noinline void confuse_page(void)
+{
+	struct ticket *t = NULL;
+	int i;
+
+	for (i = 0; i < 16 && !t; i++)
+		t = ticket_recycle();
+	if (t)
+		ticket_redeem(t);
 	total++;
 }
 
