@@ -14,11 +14,7 @@ import (
 // runs commands on what is left: there must be a report or an error, soon, and never
 // a panic. INQUEST_DUMPS may name further dumps, separated as in PATH.
 func TestDamagedFiles(t *testing.T) {
-	dumps, err := filepath.Glob("../../testdata/*.kdump")
-	if err != nil || len(dumps) == 0 {
-		t.Fatalf("no example dump: %v", err)
-	}
-	dumps = append(dumps, filepath.SplitList(os.Getenv("INQUEST_DUMPS"))...)
+	dumps := append([]string{"../../testdata/example.kdump"}, filepath.SplitList(os.Getenv("INQUEST_DUMPS"))...)
 	for _, dump := range dumps {
 		t.Run(filepath.Base(dump), func(t *testing.T) {
 			whole, err := os.ReadFile(dump)

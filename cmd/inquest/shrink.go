@@ -64,6 +64,7 @@ var shrunken = []struct {
 }{
 	{explainCommand, []string{"--verbose"}},
 	{explainCommand, []string{"--json"}},
+	{explainCommand, []string{"--format", "html"}},
 	{btCommand, []string{"--all", "--args"}},
 	{psCommand, nil},
 	{logCommand, nil},
