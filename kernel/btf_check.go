@@ -55,6 +55,7 @@ type btfIndex struct {
 	refs    []uint32 // the size of a struct, union, enum, int; the id of what others refer to
 	strings []byte
 	depth   int  // no type graph is deeper
+	longest int  // string, base's too
 	elfData bool // has a section that the library would complete from an ELF file
 
 	byNameOnce sync.Once
@@ -103,12 +104,11 @@ func checkBTF(raw []byte, base *btfIndex) (*btfIndex, error) {
 // btfChecker is the type graph of a BTF section, as it is being verified.
 type btfChecker struct {
 	btfIndex
-	types   []byte
-	longest int      // string
-	named   int      // bytes of names so far, at most
-	edges   []uint32 // all that each type refers to, by index in kinds
-	starts  []uint32 // where the edges of each type begin, and one more
-	tags    []uint32 // the declaration tags: index in kinds, component
+	types  []byte
+	named  int      // bytes of names so far, at most
+	edges  []uint32 // all that each type refers to, by index in kinds
+	starts []uint32 // where the edges of each type begin, and one more
+	tags   []uint32 // the declaration tags: index in kinds, component
 }
 
 func newBTFChecker(types, strings []byte, base *btfIndex) *btfChecker {
@@ -133,23 +133,17 @@ func newBTFChecker(types, strings []byte, base *btfIndex) *btfChecker {
 // measureStrings finds the longest string.
 func (c *btfChecker) measureStrings() error {
 	if c.base != nil {
-		c.longest = c.base.longest()
+		c.longest = c.base.longest
 	}
-	c.longest = max(c.longest, c.btfIndex.longest())
+	for s := c.strings; len(s) > 0; {
+		end := len(cut0(s))
+		c.longest = max(c.longest, end)
+		s = s[min(end+1, len(s)):]
+	}
 	if n := len(c.strings); n == 0 || c.strings[n-1] != 0 || c.longest > maxNameLen {
 		return fmt.Errorf("BTF strings of %d bytes: %w", n, ErrCorrupt)
 	}
 	return nil
-}
-
-func (x *btfIndex) longest() int {
-	n := 0
-	for s := x.strings; len(s) > 0; {
-		end := len(cut0(s))
-		n = max(n, end)
-		s = s[min(end+1, len(s)):]
-	}
-	return n
 }
 
 // btfRecord splits off the first type.
