@@ -28,10 +28,9 @@ type node struct {
 	leaves  bool    // it jumps out of the function
 }
 
-const (
-	none     int32 = -1
-	maxInsns       = 20_000
-)
+const none int32 = -1 // no successor
+
+const maxInsns = 20_000
 
 // discover decodes what can be reached.
 func discover(c *code) (*graph, error) {
