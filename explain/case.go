@@ -196,7 +196,7 @@ func (c *Case) crossCheck() {
 		cr.doubt("the stack is not reliable: %s", cr.Trace.Problem)
 	}
 	e := cr.Event
-	if e == nil {
+	if e == nil || e.Kind.ofAnother() {
 		return
 	}
 	if e.CPU >= 0 && e.CPU != cr.CPU {

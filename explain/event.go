@@ -48,6 +48,12 @@ const (
 	KindPanic      Kind = "panic"
 )
 
+// ofAnother reports whether a report is, as a rule, on another task or CPU than the
+// one that made it: a watchdog's on what it watches.
+func (k Kind) ofAnother() bool {
+	return k == KindHungTask || k == KindHardLockup || k == KindRCUStall
+}
+
 // opening says which lines open a report. The first match counts; the text is
 // that of arch/x86/mm/fault.c, kernel/panic.c, kernel/watchdog.c and so on, from
 // 4.18 to today.

@@ -162,3 +162,14 @@ func FuzzEvents(f *testing.F) {
 		}
 	})
 }
+
+// TestOfAnother: a watchdog's report names what it watches, so that another task on
+// the panicking CPU is no contradiction.
+func TestOfAnother(t *testing.T) {
+	for kind, want := range map[Kind]bool{KindHungTask: true, KindHardLockup: true, KindRCUStall: true,
+		KindPageFault: false, KindBug: false, KindSoftLockup: false} {
+		if got := kind.ofAnother(); got != want {
+			t.Errorf("%s is of another task: %v, want %v", kind, got, want)
+		}
+	}
+}

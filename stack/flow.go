@@ -71,16 +71,16 @@ func (f *flow) mayChange() int64 {
 // settle runs the blocks until nothing changes.
 func (f *flow) settle() error {
 	f.in[0] = entryLocations()
-	todo := []int32{0}
+	work := []int32{0}
 	waiting := make([]bool, len(f.nodes))
 	into := func(to int32, l *locations) {
 		if f.merge(to, l) && !waiting[to] {
-			todo, waiting[to] = append(todo, to), true
+			work, waiting[to] = append(work, to), true
 		}
 	}
-	for budget := maxRuns * (len(f.nodes) + 16); len(todo) > 0; {
-		i := todo[0]
-		todo, waiting[i] = todo[1:], false
+	for budget := maxRuns * (len(f.nodes) + 16); len(work) > 0; {
+		i := work[0]
+		work, waiting[i] = work[1:], false
 		l := f.in[i].clone()
 		for {
 			if budget--; budget < 0 || f.kept > maxKept {

@@ -36,10 +36,10 @@ const maxInsns = 20_000
 func discover(c *code) (*graph, error) {
 	const usual = 4 // bytes of an instruction
 	g := &graph{code: c, nodes: make([]node, 0, len(c.parts[0].bytes)/usual)}
-	todo := []uint64{c.entry}
-	for len(todo) > 0 {
-		at := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
+	work := []uint64{c.entry}
+	for len(work) > 0 {
+		at := work[len(work)-1]
+		work = work[:len(work)-1]
 		for g.find(at) == none {
 			n, err := g.decode(at)
 			if err != nil {
@@ -52,7 +52,7 @@ func discover(c *code) (*graph, error) {
 			if fix, ok := c.fixups[at]; ok {
 				targets = append(targets, fix.to)
 			}
-			todo = append(todo, targets...)
+			work = append(work, targets...)
 			if !more {
 				break
 			}
