@@ -475,6 +475,7 @@ func FuzzRun(f *testing.F) {
 	f.Add([]byte("\x48\x89\xfb"), int64(-0x20))
 	f.Add([]byte("\xf3\x48\xab"), int64(8))
 	f.Add([]byte("\x48\x0f\xab\x74\x24\x08"), int64(-8))
+	f.Add([]byte("\x0f\x00\x1f"), int64(8)) // ltr (%rdi), which only reads
 	f.Fuzz(func(t *testing.T, b []byte, sp int64) {
 		c := newCode(nil, "f", part{testEntry, b})
 		insn, err := c.decode(testEntry)

@@ -29,6 +29,9 @@ func TestAccesses(t *testing.T) {
 		{"488b0510000000", at + 7 + 0x10, true, 8, true, false, nil},              // mov 0x10(%rip),%rax
 		{"833b05", 0xffff888000001000, true, 4, true, false, []Reg{RBX}},          // cmpl $5,(%rbx)
 		{"ff33", 0xffff888000001000, true, 8, true, false, []Reg{RBX}},            // push (%rbx)
+		{"0f001b", 0xffff888000001000, true, 2, true, false, []Reg{RBX}},          // ltr (%rbx)
+		{"0f002b", 0xffff888000001000, true, 2, true, false, []Reg{RBX}},          // verw (%rbx)
+		{"0fae13", 0xffff888000001000, true, 4, true, false, []Reg{RBX}},          // ldmxcsr (%rbx)
 		{"488b06", 0, false, 8, true, false, []Reg{RSI}},                          // mov (%rsi),%rax
 	} {
 		var code []byte
