@@ -281,7 +281,10 @@ func (a *activation) learn(v value, k known) {
 // eval returns the concrete value of a symbolic one.
 func (a *activation) eval(v value) (known, bool) {
 	k, ok := a.roots[v.root]
-	if !ok || v.root.kind == rootNone {
+	if !ok {
+		k = a.given(v.root)
+	}
+	if k.bits == 0 || v.root.kind == rootNone {
 		return known{}, false
 	}
 	bits := min(k.bits, v.bits)
@@ -294,6 +297,19 @@ func (a *activation) eval(v value) (known, bool) {
 		out.bits = 64
 	}
 	return out, true
+}
+
+// given returns what the caller is known to have passed in a register or a word of the
+// stack that the function's own frame says nothing of.
+func (a *activation) given(r root) known {
+	switch {
+	case a.bad[r]:
+	case r.kind == rootEntry && r.addr < uint64(len(a.entry)):
+		return a.entry[r.addr]
+	case r.kind == rootStack && r.addr < uint64(len(a.stack)):
+		return a.stack[r.addr]
+	}
+	return known{}
 }
 
 // fromCaller fills in what the caller knows of the arguments it loaded.
