@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+//go:embed c
+var sources embed.FS
+
+// contestant is a program that reads the queue and accepts what it gets.
+type contestant struct {
+	name    string
+	doc     string
+	command []string // nil: nothing reads, there is no queue
+	absent  error    // why it cannot run here
+}
+
+// rivals says where other people's programs are; they are no part of this module.
+type rivals struct {
+	suricata, goNFQueue string
+	more                []*contestant
+}
+
+func (r *rivals) add(text string) error {
+	name, command, ok := strings.Cut(text, "=")
+	if !ok || command == "" {
+		return errors.New("want name=command")
+	}
+	r.more = append(r.more, &contestant{name: name, doc: command, command: []string{"/bin/sh", "-c", "exec " + command}})
+	return nil
+}
+
+// contestants returns all, built and ready or with the reason why not.
+func contestants(ctx context.Context, s *setup, r *rivals) []*contestant {
+	q, l := "{queue}", "{length}"
+	floor, floorErr := buildC(ctx, s.dir, "floor")
+	lnfq, lnfqErr := buildC(ctx, s.dir, "lnfq", "-lnetfilter_queue")
+	gonfq, gonfqErr := buildGoNFQueue(ctx, s.dir, r.goNFQueue)
+	suricata, suricataErr := findSuricata(s.dir, r.suricata)
+	all := []*contestant{
+		{name: "none", doc: "no queue: the kernel alone"},
+		{name: "floor", doc: "C, recvmmsg and a batch verdict, looks at nothing", command: []string{floor, q, "64", l}, absent: floorErr},
+		{name: "lnfq", doc: "C, libnetfilter_queue, a verdict each", command: []string{lnfq, q, "1", l}, absent: lnfqErr},
+		{name: "lnfq-32", doc: "C, libnetfilter_queue, batches of 32", command: []string{lnfq, q, "32", l}, absent: lnfqErr},
+		{name: "go-nfqueue", doc: "github.com/florianl/go-nfqueue", command: []string{gonfq, q, l}, absent: gonfqErr},
+		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", command: suricata, absent: suricataErr},
+	}
+	all = append(all, r.more...)
+	for _, c := range all {
+		for i, a := range c.command {
+			a = strings.ReplaceAll(a, q, strconv.Itoa(s.queue))
+			c.command[i] = strings.ReplaceAll(a, l, strconv.Itoa(s.length))
+		}
+	}
+	return all
+}
+
+func buildC(ctx context.Context, dir, name string, libs ...string) (string, error) {
+	src, err := sources.ReadFile("c/" + name + ".c")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path+".c", src, 0o600); err != nil {
+		return "", err
+	}
+	args := append([]string{"-O2", "-o", path, path + ".c"}, libs...)
+	if out, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("gcc: %w: %.200s", err, out)
+	}
+	return path, nil
+}
+
+// buildGoNFQueue builds a reader on a checkout of go-nfqueue, in a module of its own.
+func buildGoNFQueue(ctx context.Context, dir, checkout string) (string, error) {
+	if checkout == "" {
+		return "", errors.New("no checkout given (-go-nfqueue)")
+	}
+	checkout, err := filepath.Abs(checkout)
+	if err != nil {
+		return "", err
+	}
+	src, err := sources.ReadFile("c/gonfq.go.txt")
+	if err != nil {
+		return "", err
+	}
+	mod := filepath.Join(dir, "gonfq-module")
+	if err := os.Mkdir(mod, 0o700); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(mod, "main.go"), src, 0o600); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "gonfq")
+	const module = "github.com/florianl/go-nfqueue/v2"
+	for _, args := range [][]string{
+		{"mod", "init", "gonfq"},
+		{"mod", "edit", "-require=" + module + "@v2.0.0", "-replace=" + module + "=" + checkout},
+		{"mod", "tidy"},
+		{"build", "-o", path, "."},
+	} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = mod
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go %s: %w: %.200s", args[0], err, out)
+		}
+	}
+	return path, nil
+}
+
+func findSuricata(dir, root string) ([]string, error) {
+	if root == "" {
+		root = "/"
+	}
+	if _, err := os.Stat(filepath.Join(root, "usr/bin/suricata")); err != nil {
+		return nil, errors.New("not found (-suricata)")
+	}
+	command := []string{"/usr/bin/suricata", "-c", "/etc/suricata/suricata.yaml", "-S", "/dev/null", "-l", "/tmp",
+		"--runmode", "workers", "--set", "nfq.batchcount=20", "--set", "nfq.fail-open=no", "--set", "pid-file=/dev/null", "-q", "{queue}"}
+	if root != "/" {
+		command = append([]string{"chroot", root}, command...)
+	}
+	return command, nil
+}
+
+// running is a contestant at work.
+type running struct {
+	*contestant
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	done   chan struct{}
+}
+
+// start starts a contestant and waits until it is bound to its queue.
+func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
+	r := &running{contestant: c, done: make(chan struct{})}
+	r.cmd = exec.Command(c.command[0], c.command[1:]...)
+	r.cmd.Stderr = &r.stderr
+	if err := s.recv.start(r.cmd, s.readCPU); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+	go func() {
+		r.cmd.Wait()
+		close(r.done)
+	}()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		stat, err := s.recv.queueStat(s.queue)
+		if err == nil && stat.bound {
+			return r, nil
+		}
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-r.done:
+			err = fmt.Errorf("ended before it was bound to the queue: %s", bytes.TrimSpace(r.stderr.Bytes()))
+		case <-time.After(10 * time.Millisecond):
+			if time.Now().Before(deadline) {
+				continue
+			}
+			err = errors.New("not bound to the queue after 30 s")
+		}
+		r.stop()
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+}
+
+// alive returns an error when the contestant has ended.
+func (r *running) alive() error {
+	select {
+	case <-r.done:
+		return fmt.Errorf("%s: ended: %.300s", r.name, bytes.TrimSpace(r.stderr.Bytes()))
+	default:
+		return nil
+	}
+}
+
+// stop ends the contestant, by force if it does not within some seconds.
+func (r *running) stop() {
+	syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-r.done:
+	case <-time.After(5 * time.Second):
+		syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+		<-r.done
+	}
+}
+
+// usage returns the processor time used so far, and resident memory in KiB.
+func (r *running) usage() (cpu time.Duration, rss int) {
+	pid := r.cmd.Process.Pid
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if i := bytes.LastIndexByte(stat, ')'); i >= 0 {
+		if f := strings.Fields(string(stat[i+1:])); len(f) > 21 {
+			user, _ := strconv.ParseInt(f[11], 10, 64)
+			system, _ := strconv.ParseInt(f[12], 10, 64)
+			pages, _ := strconv.Atoi(f[21])
+			// Clock ticks are of 10 ms wherever Linux shows them to users.
+			cpu, rss = time.Duration(user+system)*10*time.Millisecond, pages*os.Getpagesize()/1024
+		}
+	}
+	return cpu, rss
+}

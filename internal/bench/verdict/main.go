@@ -1,0 +1,154 @@
+// Verdict measures readers of a packet queue side by side: the kernel without a
+// queue, the cheapest reader imaginable, C's libnetfilter_queue, whatever rivals the
+// machine has, and Inquest. `make bench-verdict` calls it, as root;
+// docs/performance.md says how to read it.
+//
+//	go run ./internal/bench/verdict [-measure accept,bulk,latency,endure] [-only nfqueue,floor]
+//	       [-suricata DIR] [-go-nfqueue DIR] [-contestant 'name=command {queue} {length}']
+//
+// It makes two network namespaces joined by a veth pair; the queue is in the second's
+// INPUT hook. A sender in the first is pinned to one core, and so is all that the kernel
+// does with its packets up to the queue; the contestant is pinned to another, and so is
+// all that the kernel does after the verdict. Nothing has a name, so nothing is left behind, however it ends.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setup is what all measures share.
+type setup struct {
+	dir        string // scratch, removed at the end
+	queue      int
+	length     int // of the queue, in packets
+	size       int // of a datagram's payload
+	flows      int
+	burst      int // datagrams a system call of the sender
+	rounds     int
+	warm, time time.Duration
+	sendCPU    int
+	readCPU    int
+	endure     time.Duration
+
+	send, recv *netns
+}
+
+func main() {
+	log.SetFlags(0)
+	var s setup
+	measures := flag.String("measure", "accept,bulk,latency,endure", "what to measure, separated by commas")
+	only := flag.String("only", "", "contestants to run, separated by commas; all that are there by default")
+	flag.IntVar(&s.rounds, "rounds", 5, "rounds; each runs every contestant once")
+	flag.DurationVar(&s.time, "time", 1500*time.Millisecond, "measured time of one run")
+	flag.DurationVar(&s.warm, "warm", 400*time.Millisecond, "traffic before the measured time")
+	flag.DurationVar(&s.endure, "endure", 20*time.Second, "time of each of endure's loads")
+	flag.IntVar(&s.length, "length", 1024, "length of the queue, in packets")
+	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
+	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
+	flag.IntVar(&s.burst, "burst", 32, "datagrams that the sender hands to the kernel at once")
+	var rivals rivals
+	flag.StringVar(&rivals.suricata, "suricata", os.Getenv("SURICATA_ROOT"), "root directory with Suricata; / if it is installed here")
+	flag.StringVar(&rivals.goNFQueue, "go-nfqueue", os.Getenv("GO_NFQUEUE"), "a checkout of github.com/florianl/go-nfqueue")
+	flag.Func("contestant", "`name=command`, another one; {queue} and {length} are replaced", rivals.add)
+	flag.Parse()
+	if code, parent := ownSession(); parent {
+		os.Exit(code)
+	}
+	if err := run(&s, &rivals, split(*measures), split(*only)); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(s *setup, rivals *rivals, measures, only []string) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if os.Geteuid() != 0 {
+		return errors.New("needs root, for network namespaces and their packet queues")
+	}
+	if runtime.NumCPU() < 2 {
+		return errors.New("needs two cores, one for the sender and one for the contestant")
+	}
+	s.sendCPU, s.readCPU = 0, 1
+	if s.dir, err = os.MkdirTemp("", "bench-verdict"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(s.dir)
+	if err := s.connect(); err != nil {
+		return err
+	}
+	all := contestants(ctx, s, rivals)
+	if len(only) > 0 {
+		all = slices.DeleteFunc(all, func(c *contestant) bool { return !slices.Contains(only, c.name) })
+	}
+	s.describe()
+	for _, m := range measures {
+		f, ok := map[string]func(context.Context, *setup, []*contestant) error{
+			"accept": accept,
+		}[m]
+		if !ok {
+			return fmt.Errorf("no measure %q", m)
+		}
+		if err := f(ctx, s, all); err != nil {
+			return fmt.Errorf("%s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// describe prints what the numbers below it depend on.
+func (s *setup) describe() {
+	var u unix.Utsname
+	unix.Uname(&u)
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("Linux %s, %d cores, %s, load before %s\n", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), runtime.Version(), strings.Join(strings.Fields(string(load))[:3], " "))
+	fmt.Printf("sender on core %d, contestant on core %d, queue of %d, datagrams of %d bytes in %d flows, %d rounds of %v\n",
+		s.sendCPU, s.readCPU, s.length, s.size, s.flows, s.rounds, s.time)
+}
+
+// ownSession runs the rest in a session of its own, which the scheduler then takes for
+// a group (sched_autogroup, Linux 2.6.38) that goes before the rest of the machine: other
+// people's work costs it little. It returns the exit code in the process that only waits.
+func ownSession() (code int, parent bool) {
+	const marker = "BENCH_VERDICT_SESSION"
+	if os.Getenv(marker) != "" {
+		// Without autogroups, priorities alone have to do.
+		os.WriteFile("/proc/self/autogroup", []byte("-15"), 0)
+		return 0, false
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), marker+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	runtime.LockOSThread() // the signal is sent when the thread that starts it ends
+	if err := cmd.Start(); err != nil {
+		log.Print(err)
+		return 1, true
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for sig := range signals {
+			cmd.Process.Signal(sig)
+		}
+	}()
+	cmd.Wait()
+	return cmd.ProcessState.ExitCode(), true
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+}
