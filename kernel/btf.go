@@ -24,7 +24,7 @@ type Types struct {
 	modules func() []moduleTypes // by the list btf_modules
 
 	mu     sync.Mutex // held to resolve a type; the library writes to base's maps for a module's types
-	byName sync.Map   // C name -> btf.Type, nil when there is none
+	byName sync.Map   // C name, or module and C name -> btf.Type, nil when there is none
 }
 
 // typeSet is one BTF section.
@@ -182,14 +182,19 @@ func (t *Types) listModules() []moduleTypes {
 // the kernel has none.
 func (k *Kernel) Types() (*Types, error) { return k.types() }
 
-// Spec returns the kernel's BTF, or a module's when module is not empty; nil when
-// that module has none. A module's resolves types of the kernel's without holding
-// its lock: where several goroutines work, use the methods of Types.
+// Spec returns a copy of the kernel's BTF, or a module's when module is not empty; nil
+// when that module has none. It is the caller's own: its types are others than those that
+// the methods of Types return, and nothing that is done with it is seen there.
 func (t *Types) Spec(module string) *btf.Spec {
-	if s := t.set(module); s != nil {
-		return s.spec
+	s := t.set(module)
+	if s == nil {
+		return nil
 	}
-	return nil
+	// A module's types resolve the kernel's without the lock that the library copies
+	// under, but with this one.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return s.spec.Copy()
 }
 
 func (t *Types) set(module string) *typeSet {
@@ -227,11 +232,21 @@ func (t *Types) All(module string) iter.Seq[btf.Type] {
 // Named returns the type of a C name: "struct task_struct", "union x", "enum x",
 // or a bare name, which is a struct, union, enum, typedef or basic type, in that
 // order; in the kernel, then in its modules. The error wraps ErrNoType.
-func (t *Types) Named(name string) (btf.Type, error) {
-	typ, ok := t.byName.Load(name)
+func (t *Types) Named(name string) (btf.Type, error) { return t.NamedFor(name, "") }
+
+// NamedFor returns the type that a C name means to the code of a module, see
+// [Types.Named]: the module's own, else that of the kernel, else that of any module.
+// Modules have types of the same names as each other and the kernel. An empty module is
+// the kernel.
+func (t *Types) NamedFor(name, module string) (btf.Type, error) {
+	var key any = name
+	if module != "" {
+		key = [2]string{module, name}
+	}
+	typ, ok := t.byName.Load(key)
 	if !ok {
-		typ = t.named(name)
-		t.byName.Store(name, typ)
+		typ = t.named(name, module)
+		t.byName.Store(key, typ)
 	}
 	if found, ok := typ.(btf.Type); ok {
 		return found, nil
@@ -239,7 +254,14 @@ func (t *Types) Named(name string) (btf.Type, error) {
 	return nil, fmt.Errorf("%s: %w", name, ErrNoType)
 }
 
-func (t *Types) named(name string) any {
+func (t *Types) named(name, module string) any {
+	if module != "" {
+		if s := t.set(module); s != nil {
+			if typ := t.namedIn(s, name); typ != nil {
+				return typ
+			}
+		}
+	}
 	if typ := t.namedIn(t.base, name); typ != nil {
 		return typ
 	}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -268,6 +269,76 @@ func TestNamed(t *testing.T) {
 	if n < 30 {
 		t.Errorf("%d types", n)
 	}
+}
+
+// A module's struct hides the kernel's of the same name from the module's code.
+func TestNamedFor(t *testing.T) {
+	m := kerneltest.Linux(kerneltest.Options{ModuleTypes: true})
+	m.Types(
+		kerneltest.Struct("widget", kerneltest.Field{Name: "a", Type: kerneltest.Ulong}, kerneltest.Field{Name: "b", Type: kerneltest.Ulong}),
+		kerneltest.Struct("thing", kerneltest.Field{Name: "a", Type: kerneltest.Int}),
+	)
+	k := open(t, m.Machine)
+	types, err := k.Types()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time from the cache
+		for _, tt := range []struct {
+			name, module string
+			size         int
+		}{
+			{"struct widget", "", 16}, {"struct widget", "widget", 4}, {"widget", "widget", 4}, {"struct widget", "none", 16},
+			{"struct thing", "widget", 4}, {"struct thing", "", 4},
+		} {
+			typ, err := types.NamedFor(tt.name, tt.module)
+			if err != nil {
+				t.Fatalf("%s for %q: %v", tt.name, tt.module, err)
+			}
+			if size, err := btf.Sizeof(typ); err != nil || size != tt.size {
+				t.Errorf("%s for %q has %d bytes (%v), want %d", tt.name, tt.module, size, err, tt.size)
+			}
+		}
+	}
+	if o, err := k.ObjectFor("struct widget", "widget", 0); err != nil || !o.Has("knob") {
+		t.Errorf("the module's object: %v, %v", o, err)
+	}
+	if _, err := types.NamedFor("struct nothing", "widget"); !errors.Is(err, ErrNoType) {
+		t.Errorf("no such struct: %v", err)
+	}
+}
+
+// TestSpecConcurrently has the library resolve a module's types, and with them the
+// kernel's, while the methods of Types do: run with -race.
+func TestSpecConcurrently(t *testing.T) {
+	m := kerneltest.Linux(kerneltest.Options{ModuleTypes: true})
+	k := open(t, m.Machine)
+	types, err := k.Types()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			module := []string{"", "widget"}[i%2]
+			if i < 2 {
+				for range types.All(module) {
+				}
+				return
+			}
+			n := 0
+			for _, err := range types.Spec(module).All() {
+				if err != nil {
+					t.Error(err)
+				}
+				n++
+			}
+			if n == 0 {
+				t.Errorf("no types in %q", module)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Functions may all have one name.

@@ -28,11 +28,16 @@ type Bits struct{ Offset, Size uint32 }
 
 // Object returns the object of a type (see [Types.Named]) at an address.
 func (k *Kernel) Object(typ string, addr Addr) (Object, error) {
+	return k.ObjectFor(typ, "", addr)
+}
+
+// ObjectFor is Object for a type as the code of a module means it (see [Types.NamedFor]).
+func (k *Kernel) ObjectFor(typ, module string, addr Addr) (Object, error) {
 	t, err := k.types()
 	if err != nil {
 		return Object{}, err
 	}
-	bt, err := t.Named(typ)
+	bt, err := t.NamedFor(typ, module)
 	if err != nil {
 		return Object{}, err
 	}
