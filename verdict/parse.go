@@ -1,0 +1,146 @@
+package verdict
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxFile bounds a rule file.
+const maxFile = 64 << 20
+
+// ParseConfig reads the section "daemon" of a rule file and checks it; name is what
+// errors call the file. The error is an [*Error] with all that is wrong.
+func ParseConfig(name string, data []byte) (*Config, error) {
+	node, at, err := daemonNode(data)
+	if err != nil {
+		return nil, &Error{File: name, Problems: []Problem{*err}}
+	}
+	var s section
+	s.decode(node, at)
+	s.check(node)
+	if len(s.problems) > 0 {
+		e := &Error{File: name, Problems: s.problems}
+		e.sort()
+		return nil, e
+	}
+	return &s.config, nil
+}
+
+// daemonNode finds the section; without one it returns where it could be.
+func daemonNode(data []byte) (node ast.Node, at Problem, problem *Problem) {
+	at = Problem{Line: 1, Column: 1}
+	if len(data) > maxFile {
+		return nil, at, &Problem{Text: fmt.Sprintf("larger than %s", sizeText(maxFile))}
+	}
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, at, yamlProblem(err)
+	}
+	for _, doc := range file.Docs {
+		m, ok := doc.Body.(ast.MapNode)
+		if !ok {
+			continue
+		}
+		for it := m.MapRange(); it.Next(); {
+			if keyText(it.Key()) == "daemon" {
+				return it.Value(), place(it.Key()), nil
+			}
+		}
+	}
+	return nil, at, nil
+}
+
+// yamlProblem is a file that is not even YAML.
+func yamlProblem(err error) *Problem {
+	p := &Problem{Text: strings.TrimSpace(err.Error())}
+	var syntax yaml.Error
+	if errors.As(err, &syntax) {
+		p.Text = syntax.GetMessage()
+		if t := syntax.GetToken(); t != nil {
+			p.Line, p.Column = t.Position.Line, t.Position.Column
+		}
+	}
+	return p
+}
+
+// check looks at what settings say together.
+func (s *section) check(node ast.Node) {
+	c := &s.config
+	complain := func(format string, args ...any) {
+		at := Problem{Line: 1, Column: 1}
+		if node != nil {
+			at = place(node)
+		}
+		at.Text = fmt.Sprintf(format, args...)
+		s.problems = append(s.problems, at)
+	}
+	if len(c.Pin) > c.Queues.Count {
+		complain("pin names %d CPUs for %d queues", len(c.Pin), c.Queues.Count)
+	}
+	if c.PProf && c.Metrics == "" {
+		complain("pprof is served where metrics are: set metrics too")
+	}
+}
+
+// YAML returns the configuration as the section that would make it, with every setting.
+func (c *Config) YAML() string {
+	var b strings.Builder
+	line := func(key string, value any) { fmt.Fprintf(&b, "  %s: %v\n", key, value) }
+	b.WriteString("daemon:\n")
+	line("queues", c.Queues)
+	line("fail", c.Fail)
+	line("hooks", flowList(c.Hooks))
+	line("priority", c.Priority)
+	line("table", c.Table)
+	line("carve_out", c.CarveOut)
+	line("shortcut", c.Shortcut)
+	line("mark", fmt.Sprintf("%#x", uint32(c.Mark)))
+	line("on_exit", map[bool]string{false: "remove", true: "keep"}[c.Keep])
+	b.WriteString("  exclude:\n")
+	line("  interfaces", flowList(c.Exclude.Interfaces))
+	line("  networks", flowList(c.Exclude.Networks))
+	line("  ports", flowList(c.Exclude.Ports))
+	line("length", c.Length)
+	line("copy", sizeText(int64(c.Copy)))
+	line("gso", c.GSO)
+	line("fanout", c.Fanout)
+	line("pin", flowList(c.Pin))
+	line("max_delay", c.MaxDelay)
+	line("read_buffer", sizeText(int64(c.ReadBuffer)))
+	b.WriteString("  flows:\n")
+	line("  max", c.Flows.Max)
+	line("  memory", sizeText(c.Flows.Memory))
+	line("metrics", fmt.Sprintf("%q", c.Metrics))
+	line("pprof", c.PProf)
+	line("socket", fmt.Sprintf("%q", c.Socket))
+	b.WriteString("  log:\n")
+	line("  format", map[bool]string{false: "text", true: "json"}[c.Log.JSON])
+	line("  level", strings.ToLower(c.Log.Level.String()))
+	line("  rate", c.Log.Rate)
+	return b.String()
+}
+
+// flowList writes a sequence on one line.
+func flowList[T any](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = fmt.Sprint(v)
+	}
+	return "[" + strings.Join(words, ", ") + "]"
+}
+
+func (q Queues) String() string {
+	if q.Count == 1 {
+		return fmt.Sprint(q.First)
+	}
+	return fmt.Sprintf("%d-%d", q.First, int(q.First)+q.Count-1)
+}
+
+func (p Port) String() string {
+	return fmt.Sprintf("%s/%d", protocolNames[protocol(p.Protocol)], p.Number)
+}

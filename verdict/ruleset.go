@@ -1,0 +1,250 @@
+package verdict
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Ruleset is what the kernel is told: which packets to queue, and what to do with
+// those that the daemon has decided on. It knows three languages: nftables messages
+// ([Ruleset.Install]), text for nft ([Ruleset.NFT]) and commands for iptables and
+// ip6tables ([Ruleset.IPTables]).
+type Ruleset struct {
+	Table  string
+	chains []chain
+}
+
+// chain is a list of rules; one with a hook is a base chain.
+type chain struct {
+	name     string
+	hooked   bool
+	hook     Hook
+	priority int32
+	rules    []kernelRule
+}
+
+// kernelRule does something with the packets for which all its conditions hold.
+type kernelRule struct {
+	when []match
+	do   action
+	why  string // a comment, "" for none
+}
+
+// The chains beside those of the hooks.
+const (
+	decidedChain  = "decided"
+	acceptedChain = "accepted"
+	rejectedChain = "rejected"
+)
+
+// NewRuleset makes the rules of a configuration. carveOut keeps the SYN/ACKs that
+// this machine makes out of the queues.
+//
+// A verdict that the kernel shall remember comes back as NF_REPEAT with bits of [Mark]
+// in the packet's mark: the packet goes through the chain once more, and the first rule
+// sees to it. The other way, NFQA_CT in the verdict, would need a kernel with
+// CONFIG_NETFILTER_NETLINK_GLUE_CT and the module nf_conntrack_netlink. It also leaves
+// answers to the kernel, which is why the daemon needs no CAP_NET_RAW to reject.
+func NewRuleset(c *Config, carveOut bool) *Ruleset {
+	mask := uint32(c.Mark)
+	packet := func(value uint32) match { return packetMark{value: value, mask: mask} }
+	flow := func(value uint32) match { return flowMark{value, mask} }
+	to := func(name string) action { return jump{c.Table, name} }
+
+	accepted := chain{name: acceptedChain, rules: []kernelRule{
+		{do: clearMark(mask)},
+		{do: accept},
+	}}
+	rejected := chain{name: rejectedChain, rules: []kernelRule{
+		{when: []match{protocol(6)}, do: resetTCP{}},
+		{do: prohibit{}},
+	}}
+	decided := chain{name: decidedChain}
+	if c.Shortcut {
+		for _, value := range []uint32{c.Mark.accepted(), c.Mark.dropped(), c.Mark.rejected()} {
+			decided.rules = append(decided.rules, kernelRule{when: []match{packet(value)}, do: markFlow{value, mask}})
+		}
+	}
+	decided.rules = append(decided.rules,
+		kernelRule{when: []match{packet(c.Mark.accepted())}, do: to(acceptedChain)},
+		kernelRule{when: []match{packet(c.Mark.dropped())}, do: drop},
+		kernelRule{do: to(rejectedChain)},
+	)
+
+	r := &Ruleset{Table: c.Table, chains: []chain{accepted, rejected, decided}}
+	for _, hook := range c.Hooks {
+		rules := []kernelRule{{
+			when: []match{packetMark{mask: mask, not: true}}, do: to(decidedChain), why: "what the daemon says",
+		}}
+		if c.Shortcut {
+			rules = append(rules,
+				kernelRule{when: []match{flow(c.Mark.accepted())}, do: accept, why: "decided flows"},
+				kernelRule{when: []match{flow(c.Mark.dropped())}, do: drop},
+				// The kernel's own answers carry the mark of the flow that they end.
+				kernelRule{when: []match{flow(c.Mark.rejected()), tcpFlags(tcpRST)}, do: accept},
+				kernelRule{when: []match{flow(c.Mark.rejected()), related{}}, do: accept},
+				kernelRule{when: []match{flow(c.Mark.rejected())}, do: to(rejectedChain)},
+			)
+		}
+		if hook != Forward {
+			rules = append(rules, linkLocalRules()...)
+		}
+		rules = append(rules, c.Exclude.rules(hook)...)
+		if carveOut && hook == Output {
+			rules = append(rules, kernelRule{when: []match{tcpSYN | tcpACK}, do: accept, why: "request sockets are not safe in a queue"})
+		}
+		rules = append(rules, kernelRule{do: enqueue{
+			first: c.Queues.First, count: uint16(c.Queues.Count),
+			bypass: c.Fail == FailOpen, fanout: c.Fanout && c.Queues.Count > 1,
+		}})
+		r.chains = append(r.chains, chain{hook.String(), true, hook, c.Priority, rules})
+	}
+	return r
+}
+
+// linkLocalRules accept neighbour discovery: a daemon that is down and fails closed must
+// not take the link away too.
+func linkLocalRules() []kernelRule {
+	var rules []kernelRule
+	for _, t := range slices.Sorted(maps.Keys(neighbourDiscovery)) {
+		rules = append(rules, kernelRule{when: []match{t}, do: accept})
+	}
+	rules[0].why = "neighbour discovery"
+	return rules
+}
+
+// rules accept what is excluded at a hook.
+func (e *Exclude) rules(hook Hook) []kernelRule {
+	var rules []kernelRule
+	add := func(m match) { rules = append(rules, kernelRule{when: []match{m}, do: accept}) }
+	for _, name := range e.Interfaces {
+		if hook != Output {
+			add(device{name: name})
+		}
+		if hook != Input {
+			add(device{name: name, out: true})
+		}
+	}
+	for _, n := range e.Networks {
+		add(network{prefix: n})
+		add(network{prefix: n, dst: true})
+	}
+	for _, p := range e.Ports {
+		add(port{Port: p})
+		add(port{Port: p, dst: true})
+	}
+	if len(rules) > 0 {
+		rules[0].why = "excluded"
+	}
+	return rules
+}
+
+// withXT returns the same rules for a kernel without nft_queue.
+func (r *Ruleset) withXT() *Ruleset {
+	x := &Ruleset{Table: r.Table}
+	for _, c := range r.chains {
+		c.rules = append([]kernelRule(nil), c.rules...)
+		for i := range c.rules {
+			if q, ok := c.rules[i].do.(enqueue); ok {
+				q.xt = true
+				c.rules[i].do = q
+			}
+		}
+		x.chains = append(x.chains, c)
+	}
+	return x
+}
+
+// NFT returns the rules as a file for "nft -f", which replaces the table at once.
+func (r *Ruleset) NFT() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s\ndelete table inet %[1]s\n\ntable inet %[1]s {\n", r.Table)
+	for i, c := range r.chains {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
+		if c.hooked {
+			fmt.Fprintf(&b, "\t\ttype filter hook %s priority %d; policy accept;\n", c.hook, c.priority)
+		}
+		for _, rule := range c.rules {
+			b.WriteString("\t\t")
+			for _, m := range rule.when {
+				b.WriteString(m.nft() + " ")
+			}
+			b.WriteString(rule.do.nft())
+			if rule.why != "" {
+				fmt.Fprintf(&b, " comment %q", rule.why)
+			}
+			b.WriteString("\n")
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// IPTables returns commands for iptables and ip6tables that do the same in their table
+// "filter", each chain of the kernel going through ours last. They are no transaction.
+func (r *Ruleset) IPTables() []string { return r.bothTables(r.iptables) }
+
+// IPTablesRemove returns the commands that undo those of [Ruleset.IPTables].
+func (r *Ruleset) IPTablesRemove() []string { return r.bothTables(r.iptablesRemove) }
+
+func (r *Ruleset) bothTables(commands func(v6 bool) []string) []string {
+	var list []string
+	for _, v6 := range []bool{false, true} {
+		program := "iptables -w "
+		if v6 {
+			program = "ip6tables -w "
+		}
+		for _, c := range commands(v6) {
+			list = append(list, program+c)
+		}
+	}
+	return list
+}
+
+func (r *Ruleset) iptables(v6 bool) []string {
+	var list []string
+	for _, c := range r.chains {
+		list = append(list, fmt.Sprintf("-N %s-%s", r.Table, c.name))
+	}
+	for _, c := range r.chains {
+	rules:
+		for _, rule := range c.rules {
+			words := fmt.Sprintf("-A %s-%s", r.Table, c.name)
+			for _, m := range rule.when {
+				args, ok := m.iptables(v6)
+				if !ok {
+					continue rules
+				}
+				words += " " + args
+			}
+			list = append(list, words+" "+rule.do.iptables(v6))
+		}
+	}
+	for _, c := range r.chains {
+		if c.hooked {
+			list = append(list, fmt.Sprintf("-A %s -j %s-%s", strings.ToUpper(c.hook.String()), r.Table, c.name))
+		}
+	}
+	return list
+}
+
+func (r *Ruleset) iptablesRemove(bool) []string {
+	var list []string
+	for _, c := range r.chains {
+		if c.hooked {
+			list = append(list, fmt.Sprintf("-D %s -j %s-%s", strings.ToUpper(c.hook.String()), r.Table, c.name))
+		}
+	}
+	for _, verb := range []string{"-F", "-X"} {
+		for _, c := range r.chains {
+			list = append(list, fmt.Sprintf("%s %s-%s", verb, r.Table, c.name))
+		}
+	}
+	return list
+}
