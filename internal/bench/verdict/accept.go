@@ -33,6 +33,15 @@ func accept(ctx context.Context, s *setup, all []*contestant) error {
 		return err
 	}
 	defer unix.Close(fd)
+	for _, s.hook = range s.hooks {
+		if err := s.acceptAt(ctx, all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 	samples := map[*contestant][]sample{}
 	for range s.rounds {
 		for _, c := range all {
@@ -51,7 +60,9 @@ func accept(ctx context.Context, s *setup, all []*contestant) error {
 			samples[c] = append(samples[c], sm)
 		}
 	}
-	fmt.Printf("\n| contestant | accepted/s | of no queue | of floor | offered/s | queue full/s | socket full/s | CPU | RSS MiB | others | |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n")
+	fmt.Printf("\nAccepted with the queue in %s, packets/s\n\n"+
+		"| contestant | accepted | of no queue | of floor | offered | queue full | socket full | CPU | RSS MiB | others | |\n"+
+		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n", strings.ToUpper(s.hook))
 	rates := map[string]float64{}
 	for _, c := range all {
 		if sm := samples[c]; len(sm) > 0 {
@@ -140,7 +151,7 @@ func (s *setup) snapshot(snd *sender, r *running) (snap snapshot, err error) {
 		return snap, nil
 	}
 	snap.cpu, snap.rss = r.usage()
-	snap.queue, err = s.recv.queueStat(s.queue)
+	snap.queue, err = s.reader().queueStat(s.queue)
 	return snap, err
 }
 

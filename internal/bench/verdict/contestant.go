@@ -147,7 +147,7 @@ func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
 	r := &running{contestant: c, done: make(chan struct{})}
 	r.cmd = exec.Command(c.command[0], c.command[1:]...)
 	r.cmd.Stderr = &r.stderr
-	if err := s.recv.start(r.cmd, s.readCPU); err != nil {
+	if err := s.reader().start(r.cmd, s.readCPU); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
 	go func() {
@@ -156,7 +156,7 @@ func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
 	}()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		stat, err := s.recv.queueStat(s.queue)
+		stat, err := s.reader().queueStat(s.queue)
 		if err == nil && stat.bound {
 			return r, nil
 		}

@@ -6,10 +6,10 @@
 //	go run ./internal/bench/verdict [-measure accept,bulk,latency,endure] [-only nfqueue,floor]
 //	       [-suricata DIR] [-go-nfqueue DIR] [-contestant 'name=command {queue} {length}']
 //
-// It makes two network namespaces joined by a veth pair; the queue is in the second's
-// INPUT hook. A sender in the first is pinned to one core, and so is all that the kernel
-// does with its packets up to the queue; the contestant is pinned to another, and so is
-// all that the kernel does after the verdict. Nothing has a name, so nothing is left behind, however it ends.
+// It makes two network namespaces joined by a veth pair, the sender's and the
+// receiver's. The sender is pinned to one core, and so is all that the kernel does with
+// its packets up to the queue; the contestant is pinned to another, and so is all that
+// the kernel does after the verdict. Nothing has a name, so nothing is left behind, however it ends.
 package main
 
 import (
@@ -37,7 +37,9 @@ type setup struct {
 	length     int // of the queue, in packets
 	size       int // of a datagram's payload
 	flows      int
-	burst      int // datagrams a system call of the sender
+	hooks      []string
+	hook       string // of the queue: output (of the sender) or input (of the receiver)
+	burst      int    // datagrams a system call of the sender
 	rounds     int
 	warm, time time.Duration
 	sendCPU    int
@@ -60,6 +62,7 @@ func main() {
 	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
 	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
 	flag.IntVar(&s.burst, "burst", 32, "datagrams that the sender hands to the kernel at once")
+	hooks := flag.String("hook", "output,input", "where the queue is: output (of the sender), input (of the receiver)")
 	var rivals rivals
 	flag.StringVar(&rivals.suricata, "suricata", os.Getenv("SURICATA_ROOT"), "root directory with Suricata; / if it is installed here")
 	flag.StringVar(&rivals.goNFQueue, "go-nfqueue", os.Getenv("GO_NFQUEUE"), "a checkout of github.com/florianl/go-nfqueue")
@@ -68,12 +71,12 @@ func main() {
 	if code, parent := ownSession(); parent {
 		os.Exit(code)
 	}
-	if err := run(&s, &rivals, split(*measures), split(*only)); err != nil {
+	if err := run(&s, &rivals, split(*measures), split(*hooks), split(*only)); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(s *setup, rivals *rivals, measures, only []string) (err error) {
+func run(s *setup, rivals *rivals, measures, hooks, only []string) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if os.Geteuid() != 0 {
@@ -94,6 +97,7 @@ func run(s *setup, rivals *rivals, measures, only []string) (err error) {
 	if len(only) > 0 {
 		all = slices.DeleteFunc(all, func(c *contestant) bool { return !slices.Contains(only, c.name) })
 	}
+	s.hooks = hooks
 	s.describe()
 	for _, m := range measures {
 		f, ok := map[string]func(context.Context, *setup, []*contestant) error{

@@ -189,9 +189,17 @@ func (s *setup) connect() (err error) {
 	return nil
 }
 
-// rule adds (-A) or deletes (-D) the receiver's rule that queues datagrams.
+// reader is the namespace that the queue is in.
+func (s *setup) reader() *netns {
+	if s.hook == "output" {
+		return s.send
+	}
+	return s.recv
+}
+
+// rule adds (-A) or deletes (-D) the rule that queues datagrams.
 func (s *setup) rule(op string) error {
-	return s.recv.run(fmt.Sprintf("iptables-legacy -w -t mangle %s INPUT -p udp -j NFQUEUE --queue-num %d", op, s.queue))
+	return s.reader().run(fmt.Sprintf("iptables-legacy -w -t mangle %s %s -p udp -j NFQUEUE --queue-num %d", op, strings.ToUpper(s.hook), s.queue))
 }
 
 // pin pins the calling thread, and what it starts, to a core, before ordinary
