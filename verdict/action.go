@@ -83,7 +83,9 @@ func (m clearMark) exprs() []expr.Any {
 	}
 }
 
-func (m clearMark) iptables(bool) string { return fmt.Sprintf("-j MARK --set-xmark 0x0/%#x", uint32(m)) }
+func (m clearMark) iptables(bool) string {
+	return fmt.Sprintf("-j MARK --set-xmark 0x0/%#x", uint32(m))
+}
 
 // resetTCP answers with a RST and drops.
 type resetTCP struct{}
@@ -94,20 +96,28 @@ func (resetTCP) exprs() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.N
 
 func (resetTCP) iptables(bool) string { return "-j REJECT --reject-with tcp-reset" }
 
-// prohibit answers "administratively prohibited" and drops.
-type prohibit struct{}
+// unreachable answers with an ICMP error and drops; it is the code of nftables' icmpx,
+// which stands for one of ICMP and one of ICMPv6.
+type unreachable uint8
 
-func (prohibit) nft() string { return "reject with icmpx admin-prohibited" }
-
-func (prohibit) exprs() []expr.Any {
-	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+var unreachableNames = map[unreachable]struct{ nft, iptables, ip6tables string }{
+	unix.NFT_REJECT_ICMPX_NO_ROUTE:         {"no-route", "icmp-net-unreachable", "icmp6-no-route"},
+	unix.NFT_REJECT_ICMPX_HOST_UNREACH:     {"host-unreachable", "icmp-host-unreachable", "icmp6-addr-unreachable"},
+	unix.NFT_REJECT_ICMPX_PORT_UNREACH:     {"port-unreachable", "icmp-port-unreachable", "icmp6-port-unreachable"},
+	unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED: {"admin-prohibited", "icmp-admin-prohibited", "icmp6-adm-prohibited"},
 }
 
-func (prohibit) iptables(v6 bool) string {
+func (u unreachable) nft() string { return "reject with icmpx " + unreachableNames[u].nft }
+
+func (u unreachable) exprs() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: uint8(u)}}
+}
+
+func (u unreachable) iptables(v6 bool) string {
 	if v6 {
-		return "-j REJECT --reject-with icmp6-adm-prohibited"
+		return "-j REJECT --reject-with " + unreachableNames[u].ip6tables
 	}
-	return "-j REJECT --reject-with icmp-admin-prohibited"
+	return "-j REJECT --reject-with " + unreachableNames[u].iptables
 }
 
 // enqueue hands the packet to the daemon.

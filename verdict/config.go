@@ -82,20 +82,22 @@ const (
 
 func (c CarveOut) String() string { return [...]string{"auto", "always", "never"}[c] }
 
-// Mark is a mask of three or more neighbouring bits in the marks of packets and of
+// Mark is a mask of four or more neighbouring bits in the marks of packets and of
 // conntrack entries, through which the daemon tells the kernel's rules what to do.
 type Mark uint32
 
-// bit is the lowest of the mask.
-func (m Mark) bit() uint32 { return uint32(m) & -uint32(m) }
+// Codes that the lowest four bits of a mark say. A packet with one comes out of the
+// queue to go through the chain once more (NF_REPEAT). Without codeOnce its conntrack
+// entry gets the code too, and what it says holds for the rest of the flow.
+const (
+	codeAccept = 1
+	codeDrop   = 2
+	codeReject = 3 // and the following ones, by rule.Answer
+	codeOnce   = 8
+)
 
-// What the bits say. A packet with one of these comes out of the queue to go through
-// the chain once more (NF_REPEAT). The first three are stored in its conntrack entry
-// too and hold for the rest of its flow.
-func (m Mark) accepted() uint32   { return 1 * m.bit() }
-func (m Mark) dropped() uint32    { return 2 * m.bit() }
-func (m Mark) rejected() uint32   { return 3 * m.bit() }
-func (m Mark) rejectOnce() uint32 { return 4 * m.bit() }
+// value is the mark that says a code.
+func (m Mark) value(code uint32) uint32 { return code * (uint32(m) & -uint32(m)) }
 
 // Exclude is what is never queued.
 type Exclude struct {
@@ -131,7 +133,7 @@ func defaults() Config {
 		Priority:   10,
 		Table:      "inquest",
 		Shortcut:   true,
-		Mark:       0x70000000,
+		Mark:       0xf0000000,
 		Length:     8192,
 		GSO:        true,
 		MaxDelay:   time.Millisecond,

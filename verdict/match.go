@@ -38,16 +38,21 @@ func (m packetMark) iptables(bool) (string, bool) {
 }
 
 // flowMark holds if the mark of the packet's conntrack entry has this value under the mask.
-type flowMark struct{ value, mask uint32 }
+type flowMark struct {
+	value, mask uint32
+	not         bool
+}
 
-func (m flowMark) nft() string { return fmt.Sprintf("ct mark & %#x == %#x", m.mask, m.value) }
+func (m flowMark) nft() string {
+	return fmt.Sprintf("ct mark & %#x %s %#x", m.mask, operator(m.not), m.value)
+}
 
 func (m flowMark) exprs() []expr.Any {
-	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}}, compareMasked(m.value, m.mask, false)...)
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}}, compareMasked(m.value, m.mask, m.not)...)
 }
 
 func (m flowMark) iptables(bool) (string, bool) {
-	return fmt.Sprintf("-m connmark --mark %#x/%#x", m.value, m.mask), true
+	return fmt.Sprintf("-m connmark %s--mark %#x/%#x", exclamation(m.not), m.value, m.mask), true
 }
 
 // related holds for what conntrack takes to belong to another flow: ICMP errors, mostly.

@@ -1,41 +1,51 @@
 package verdict
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"inquest/inspect/rule"
 )
 
 // maxFile bounds a rule file.
 const maxFile = 64 << 20
 
 // ParseConfig reads the section "daemon" of a rule file and checks it; name is what
-// errors call the file. The error is an [*Error] with all that is wrong.
+// errors call the file. The error is a [*rule.Error] with all that is wrong.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	node, at, err := daemonNode(data)
 	if err != nil {
-		return nil, &Error{File: name, Problems: []Problem{*err}}
+		return nil, &rule.Error{File: name, Problems: []rule.Problem{*err}}
 	}
 	var s section
 	s.decode(node, at)
 	s.check(node)
 	if len(s.problems) > 0 {
-		e := &Error{File: name, Problems: s.problems}
-		e.sort()
-		return nil, e
+		return nil, &rule.Error{File: name, Problems: sorted(s.problems)}
 	}
 	return &s.config, nil
 }
 
+// sorted puts problems in the file's order.
+func sorted(list []rule.Problem) []rule.Problem {
+	slices.SortStableFunc(list, func(a, b rule.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.Compact(list)
+}
+
 // daemonNode finds the section; without one it returns where it could be.
-func daemonNode(data []byte) (node ast.Node, at Problem, problem *Problem) {
-	at = Problem{Line: 1, Column: 1}
+func daemonNode(data []byte) (node ast.Node, at rule.Problem, problem *rule.Problem) {
+	at = rule.Problem{Line: 1, Column: 1}
 	if len(data) > maxFile {
-		return nil, at, &Problem{Text: fmt.Sprintf("larger than %s", sizeText(maxFile))}
+		return nil, at, &rule.Problem{Line: 1, Column: 1, Message: fmt.Sprintf("larger than %s", sizeText(maxFile))}
 	}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -56,11 +66,11 @@ func daemonNode(data []byte) (node ast.Node, at Problem, problem *Problem) {
 }
 
 // yamlProblem is a file that is not even YAML.
-func yamlProblem(err error) *Problem {
-	p := &Problem{Text: strings.TrimSpace(err.Error())}
+func yamlProblem(err error) *rule.Problem {
+	p := &rule.Problem{Line: 1, Column: 1, Message: strings.TrimSpace(err.Error())}
 	var syntax yaml.Error
 	if errors.As(err, &syntax) {
-		p.Text = syntax.GetMessage()
+		p.Message = syntax.GetMessage()
 		if t := syntax.GetToken(); t != nil {
 			p.Line, p.Column = t.Position.Line, t.Position.Column
 		}
@@ -72,11 +82,11 @@ func yamlProblem(err error) *Problem {
 func (s *section) check(node ast.Node) {
 	c := &s.config
 	complain := func(format string, args ...any) {
-		at := Problem{Line: 1, Column: 1}
+		at := rule.Problem{Line: 1, Column: 1}
 		if node != nil {
 			at = place(node)
 		}
-		at.Text = fmt.Sprintf(format, args...)
+		at.Message = fmt.Sprintf(format, args...)
 		s.problems = append(s.problems, at)
 	}
 	if len(c.Pin) > c.Queues.Count {

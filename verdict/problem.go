@@ -2,57 +2,21 @@ package verdict
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+
+	"inquest/inspect/rule"
 )
 
-// Error is what is wrong with a rule file, all of it.
-type Error struct {
-	File     string
-	Problems []Problem // by line
-}
-
-// Problem is one thing that is wrong, and where.
-type Problem struct {
-	Line, Column int // from 1; 0 where it is the whole file
-	Text         string
-}
-
-// Error names the first problem, and says how many more there are.
-func (e *Error) Error() string {
-	s := e.File + e.Problems[0].String()
-	if n := len(e.Problems) - 1; n > 0 {
-		s += fmt.Sprintf(" (and %d more)", n)
-	}
-	return s
-}
-
-func (p Problem) String() string {
-	if p.Line == 0 {
-		return ": " + p.Text
-	}
-	return fmt.Sprintf(":%d:%d: %s", p.Line, p.Column, p.Text)
-}
-
-func (e *Error) sort() {
-	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
-}
-
-// Excerpt writes every problem with the line of the file that it is in and a caret
-// under the place.
-func (e *Error) Excerpt(text []byte) string {
+// Excerpt writes every problem of a file with the line that it is in and a caret under
+// the place.
+func Excerpt(e *rule.Error, text []byte) string {
 	lines := strings.Split(string(text), "\n")
 	var b strings.Builder
 	for i, p := range e.Problems {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(&b, "%s%s\n", e.File, p)
+		fmt.Fprintf(&b, "%s:%d:%d: %s\n", e.File, p.Line, p.Column, p.Message)
 		if p.Line < 1 || p.Line > len(lines) {
 			continue
 		}

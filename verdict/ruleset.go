@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ruleset is what the kernel is told: which packets to queue, and what to do with
@@ -34,10 +36,23 @@ type kernelRule struct {
 
 // The chains beside those of the hooks.
 const (
-	decidedChain  = "decided"
-	acceptedChain = "accepted"
-	rejectedChain = "rejected"
+	decidedChain  = "decided"  // packets that came back with a mark
+	acceptedChain = "accepted" // those of them that pass
+	rejectedChain = "rejected" // packets of rejected flows
+	resetChain    = "reset"    // TCP is reset, others are told that nobody listens
 )
+
+// answers are how the kernel tells the sender of a rejected packet, by rule.Answer less
+// one: AnswerAuto and AnswerTCPReset are the same.
+func (c *Config) answers() []action {
+	return []action{
+		jump{c.Table, resetChain},
+		unreachable(unix.NFT_REJECT_ICMPX_NO_ROUTE),
+		unreachable(unix.NFT_REJECT_ICMPX_HOST_UNREACH),
+		unreachable(unix.NFT_REJECT_ICMPX_PORT_UNREACH),
+		unreachable(unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED),
+	}
+}
 
 // NewRuleset makes the rules of a configuration. carveOut keeps the SYN/ACKs that
 // this machine makes out of the queues.
@@ -49,43 +64,51 @@ const (
 // answers to the kernel, which is why the daemon needs no CAP_NET_RAW to reject.
 func NewRuleset(c *Config, carveOut bool) *Ruleset {
 	mask := uint32(c.Mark)
-	packet := func(value uint32) match { return packetMark{value: value, mask: mask} }
-	flow := func(value uint32) match { return flowMark{value, mask} }
+	once := c.Mark.value(codeOnce)
+	packet := func(code uint32) match { return packetMark{value: c.Mark.value(code), mask: mask} }
+	flow := func(code uint32) match { return flowMark{value: c.Mark.value(code), mask: mask} }
 	to := func(name string) action { return jump{c.Table, name} }
 
 	accepted := chain{name: acceptedChain, rules: []kernelRule{
 		{do: clearMark(mask)},
 		{do: accept},
 	}}
+	reset := chain{name: resetChain, rules: []kernelRule{
+		{when: []match{protocol(unix.IPPROTO_TCP)}, do: resetTCP{}},
+		{do: unreachable(unix.NFT_REJECT_ICMPX_PORT_UNREACH)},
+	}}
+	// The kernel's own answers belong to the flow that they end.
 	rejected := chain{name: rejectedChain, rules: []kernelRule{
-		{when: []match{protocol(6)}, do: resetTCP{}},
-		{do: prohibit{}},
+		{when: []match{tcpFlags(tcpRST)}, do: accept, why: "answers"},
+		{when: []match{related{}}, do: accept},
 	}}
 	decided := chain{name: decidedChain}
 	if c.Shortcut {
-		for _, value := range []uint32{c.Mark.accepted(), c.Mark.dropped(), c.Mark.rejected()} {
-			decided.rules = append(decided.rules, kernelRule{when: []match{packet(value)}, do: markFlow{value, mask}})
+		for code := uint32(codeAccept); code < codeReject+uint32(len(c.answers())); code++ {
+			decided.rules = append(decided.rules, kernelRule{when: []match{packet(code)}, do: markFlow{c.Mark.value(code), mask}})
 		}
 	}
 	decided.rules = append(decided.rules,
-		kernelRule{when: []match{packet(c.Mark.accepted())}, do: to(acceptedChain)},
-		kernelRule{when: []match{packet(c.Mark.dropped())}, do: drop},
-		kernelRule{do: to(rejectedChain)},
+		kernelRule{when: []match{packet(codeAccept)}, do: to(acceptedChain)},
+		kernelRule{when: []match{packet(codeDrop)}, do: drop},
 	)
+	for i, answer := range c.answers() {
+		code := codeReject + uint32(i)
+		either := packetMark{value: c.Mark.value(code), mask: mask &^ once}
+		decided.rules = append(decided.rules, kernelRule{when: []match{either}, do: answer})
+		rejected.rules = append(rejected.rules, kernelRule{when: []match{flow(code)}, do: answer})
+	}
 
-	r := &Ruleset{Table: c.Table, chains: []chain{accepted, rejected, decided}}
+	r := &Ruleset{Table: c.Table, chains: []chain{accepted, reset, rejected, decided}}
 	for _, hook := range c.Hooks {
 		rules := []kernelRule{{
 			when: []match{packetMark{mask: mask, not: true}}, do: to(decidedChain), why: "what the daemon says",
 		}}
 		if c.Shortcut {
 			rules = append(rules,
-				kernelRule{when: []match{flow(c.Mark.accepted())}, do: accept, why: "decided flows"},
-				kernelRule{when: []match{flow(c.Mark.dropped())}, do: drop},
-				// The kernel's own answers carry the mark of the flow that they end.
-				kernelRule{when: []match{flow(c.Mark.rejected()), tcpFlags(tcpRST)}, do: accept},
-				kernelRule{when: []match{flow(c.Mark.rejected()), related{}}, do: accept},
-				kernelRule{when: []match{flow(c.Mark.rejected())}, do: to(rejectedChain)},
+				kernelRule{when: []match{flow(codeAccept)}, do: accept, why: "decided flows"},
+				kernelRule{when: []match{flow(codeDrop)}, do: drop},
+				kernelRule{when: []match{flowMark{mask: mask, not: true}}, do: to(rejectedChain)},
 			)
 		}
 		if hook != Forward {

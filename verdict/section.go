@@ -16,6 +16,8 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"golang.org/x/sys/unix"
+
+	"inquest/inspect/rule"
 )
 
 // failHelp is said to those who leave the choice open.
@@ -25,7 +27,7 @@ const failHelp = `say what becomes of packets when the daemon is not running, do
 // section decodes the mapping under "daemon".
 type section struct {
 	config   Config
-	problems []Problem
+	problems []rule.Problem
 }
 
 // keys are what the section may say. Each function sets one thing, or reports what is
@@ -74,7 +76,7 @@ var logKeys = map[string]func(s *section, v ast.Node){
 
 // decode takes the node of the section, nil if the file has none, and the place in the
 // file where one would be missed.
-func (s *section) decode(node ast.Node, at Problem) {
+func (s *section) decode(node ast.Node, at rule.Problem) {
 	s.config = defaults()
 	failSaid := false
 	if node != nil {
@@ -87,26 +89,26 @@ func (s *section) decode(node ast.Node, at Problem) {
 		}
 	}
 	if !failSaid {
-		at.Text = "daemon.fail is missing: " + failHelp
+		at.Message = "daemon.fail is missing: " + failHelp
 		s.problems = append(s.problems, at)
 	}
 }
 
 func (s *section) problem(node ast.Node, format string, args ...any) {
 	p := place(node)
-	p.Text = fmt.Sprintf(format, args...)
+	p.Message = fmt.Sprintf(format, args...)
 	s.problems = append(s.problems, p)
 }
 
 // place is where a node begins.
-func place(node ast.Node) Problem {
+func place(node ast.Node) rule.Problem {
 	if m, ok := node.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
 		node = m.Values[0].Key
 	} else if m, ok := node.(*ast.MappingValueNode); ok {
 		node = m.Key
 	}
 	pos := node.GetToken().Position
-	return Problem{Line: pos.Line, Column: pos.Column}
+	return rule.Problem{Line: pos.Line, Column: pos.Column}
 }
 
 func keyText(key ast.Node) string { return key.GetToken().Value }
@@ -285,8 +287,8 @@ func (s *section) carveOut(node ast.Node) {
 
 func (s *section) mark(node ast.Node) {
 	m := uint32(s.number(node, 1, math.MaxUint32))
-	if n := bits.OnesCount32(m); n < 3 || bits.Len32(m)-bits.TrailingZeros32(m) != n {
-		s.problem(node, "expected a mask of three or more neighbouring bits, such as 0x70000000")
+	if n := bits.OnesCount32(m); n < 4 || bits.Len32(m)-bits.TrailingZeros32(m) != n {
+		s.problem(node, "expected a mask of four or more neighbouring bits, such as 0xf0000000")
 		return
 	}
 	s.config.Mark = Mark(m)
