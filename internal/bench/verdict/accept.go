@@ -43,8 +43,8 @@ func accept(ctx context.Context, s *setup, all []*contestant) error {
 
 func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 	samples := map[*contestant][]sample{}
-	for range s.rounds {
-		for _, c := range all {
+	for round := range s.rounds {
+		for _, c := range rotate(all, round) {
 			if c.absent != nil {
 				continue
 			}

@@ -101,7 +101,7 @@ func run(s *setup, rivals *rivals, measures, hooks, only []string) (err error) {
 	s.describe()
 	for _, m := range measures {
 		f, ok := map[string]func(context.Context, *setup, []*contestant) error{
-			"accept": accept,
+			"accept": accept, "bulk": bulk, "latency": latency,
 		}[m]
 		if !ok {
 			return fmt.Errorf("no measure %q", m)
