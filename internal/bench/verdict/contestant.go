@@ -56,6 +56,9 @@ func contestants(ctx context.Context, s *setup, r *rivals) []*contestant {
 		{name: "go-nfqueue", doc: "github.com/florianl/go-nfqueue", command: []string{gonfq, q, l}, absent: gonfqErr},
 		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", command: suricata, absent: suricataErr},
 	}
+	self, selfErr := os.Executable()
+	all = append(all, &contestant{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything",
+		command: []string{self, "reader", "-queue", q, "-length", l}, absent: selfErr})
 	all = append(all, r.more...)
 	for _, c := range all {
 		for i, a := range c.command {

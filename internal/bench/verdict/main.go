@@ -51,6 +51,12 @@ type setup struct {
 
 func main() {
 	log.SetFlags(0)
+	if len(os.Args) > 1 && os.Args[1] == "reader" {
+		if err := reader(os.Args[2:]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	var s setup
 	measures := flag.String("measure", "accept,bulk,latency,endure", "what to measure, separated by commas")
 	only := flag.String("only", "", "contestants to run, separated by commas; all that are there by default")
