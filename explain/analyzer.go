@@ -61,19 +61,51 @@ type Evidence struct {
 
 // Object is a piece of memory that a finding is about.
 type Object struct {
-	Addr  kernel.Addr `json:"-"`
-	Type  string      `json:"type"` // of the struct; "" when not known
-	Role  string      `json:"role"`
-	Cache string      `json:"cache,omitempty"` // the slab cache that it is from
-	Size  uint64      `json:"size,omitempty"`  // bytes
+	Addr   kernel.Addr `json:"-"`
+	Type   string      `json:"type"`             // of the struct; "" when not known
+	Module string      `json:"module,omitempty"` // that has the struct; "" for the kernel
+	Role   string      `json:"role"`
+	Cache  string      `json:"cache,omitempty"` // the slab cache that it is from
+	Size   uint64      `json:"size,omitempty"`  // bytes
+	State  string      `json:"state,omitempty"` // "allocated", "free" or "unknown"; "" for what is no slab object
+	Index  *int        `json:"index,omitempty"` // of the object in its slab
+	// TakenFor is what the code took it for, nil where it did not take it for another.
+	TakenFor *Taken `json:"taken_for,omitempty"`
+}
+
+// Taken is the struct that code took an object for.
+type Taken struct {
+	Type   string `json:"type"`
+	Module string `json:"module,omitempty"` // that has the struct; "" for the kernel
+	Size   uint64 `json:"size"`             // of the struct, in bytes
+	Offset int64  `json:"offset"`           // of the pointer that the code had, from the object's start
+}
+
+// Pointer is how code came by the pointer to the object.
+type Pointer struct {
+	Value  kernel.Addr `json:"-"`
+	Param  string      `json:"param"`    // that it was, of the first function
+	To     []string    `json:"to"`       // the functions that were given it, innermost first
+	Giver  string      `json:"given_by"` // who gave it to the first of them
+	From   string      `json:"from"`     // how its value was found, in words
+	Reread bool        `json:"reread"`   // the value is lost: it is what lies now where it was read from
 }
 
 // Overrun is a use of a member that lies outside of the object.
 type Overrun struct {
-	Member string `json:"member"` // "sock.sk_callback_lock.wait_lock"
-	Offset uint64 `json:"offset"` // of the member, from the pointer
-	End    uint64 `json:"end"`    // of the object, from the pointer
-	By     string `json:"by"`     // the function that used it
+	Member string      `json:"member"` // "sock.sk_callback_lock.wait_lock"
+	Offset uint64      `json:"offset"` // of the member, from the pointer
+	End    uint64      `json:"end"`    // of the object, from the pointer
+	By     string      `json:"by"`     // the function that used it
+	Addr   kernel.Addr `json:"-"`      // of the member
+	How    string      `json:"how"`    // the code used it, in words
+	Sure   bool        `json:"sure"`   // the code says so; else what lies there is what it used
+	// Object is the object that the member lies in, by its number among the finding's
+	// objects, with the offset in there and what is there if it is of the same type.
+	// Object is 0 where it is not known.
+	Object int    `json:"object,omitempty"`
+	At     uint64 `json:"at,omitempty"`
+	Is     string `json:"is,omitempty"`
 }
 
 // Finding is one thing that went wrong.
@@ -84,6 +116,7 @@ type Finding struct {
 	Confidence Confidence `json:"confidence"`
 	Evidence   []Evidence `json:"evidence"`
 	Objects    []Object   `json:"objects,omitempty"`
+	Pointer    *Pointer   `json:"pointer,omitempty"` // to the first object, where it was passed on
 	Advisory   *Known     `json:"advisory,omitempty"`
 	Overrun    []Overrun  `json:"overrun,omitempty"`
 	Advice     []string   `json:"advice,omitempty"`
@@ -112,6 +145,7 @@ var Analyzers = []*Analyzer{
 	Confusion,
 	Overflow,
 	FreedTwice,
+	UsedAfter,
 	Fault,
 	ListDebug,
 	RefCounter,

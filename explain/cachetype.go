@@ -48,15 +48,21 @@ func namedAfter(cache, typ string, modules []string) bool {
 	return true
 }
 
-// structOf returns the struct that the objects of a slab cache are, if its name and
-// its size say so. The objects of kmalloc() and of merged caches may be anything.
-func (c *Case) structOf(cache *heap.Cache) (*btf.Struct, string) {
+// structType is a struct, and the module whose BTF has it; "" for the kernel's.
+type structType struct {
+	*btf.Struct
+	module string
+}
+
+// structOf returns the struct that the objects of a slab cache are, nil if its name and
+// its size do not say so. The objects of kmalloc() and of merged caches may be anything.
+func (c *Case) structOf(cache *heap.Cache) (typ *structType, why string) {
 	types, err := c.Kernel.Types()
 	if err != nil || cache.Kmalloc() || cache.RefCount > 1 || cache.ObjectSize == 0 {
 		return nil, ""
 	}
 	modules := c.stackModules()
-	for _, module := range append([]string{""}, modules...) {
+	for _, module := range c.ownersOf(cache, modules) {
 		for _, name := range types.StructsOfSize(cache.ObjectSize, module) {
 			if !namedAfter(cache.Name, name, modules) {
 				continue
@@ -69,23 +75,67 @@ func (c *Case) structOf(cache *heap.Cache) (*btf.Struct, string) {
 	return nil, ""
 }
 
-// ofCache returns the struct of a name that a cache's objects were found to be.
-func (c *Case) ofCache(cache *heap.Cache, name string) btf.Type {
-	if s, _ := c.structOf(cache); s != nil && s.Name == name {
-		return s
+// ownersOf puts those in order whose structs the objects of a cache may be: first the
+// modules that the cache is called after, or whose code constructs its objects, then the
+// kernel (""), then other modules.
+func (c *Case) ownersOf(cache *heap.Cache, modules []string) []string {
+	ctor := c.Kernel.ModuleAt(cache.Ctor)
+	in := words(cache.Name)
+	var first, last []string
+	for _, m := range modules {
+		if ctor != nil && ctor.Name == m || slices.ContainsFunc(words(m), func(w string) bool { return slices.Contains(in, w) }) {
+			first = append(first, m)
+		} else {
+			last = append(last, m)
+		}
 	}
-	if o, err := c.Kernel.Object("struct "+name, 0); err == nil {
-		return o.Type
-	}
-	return nil
+	return append(append(first, ""), last...)
 }
 
-// structNamed returns the struct of a name and a size. Drivers have structs of the
-// same name, so that the kernel's may not be the module's.
-func structNamed(types *kernel.Types, name, module string, size uint64) *btf.Struct {
-	if typ, err := types.Named("struct " + name); err == nil {
+// structFor is a struct that the code of a module uses.
+func (c *Case) structFor(s *btf.Struct, module string) *structType {
+	types, err := c.Kernel.Types()
+	if err != nil || module == "" {
+		return &structType{s, ""}
+	}
+	if typ, home, err := types.Find("struct "+s.Name, module); err == nil && typ == btf.Type(s) {
+		return &structType{s, home}
+	}
+	for typ := range types.All(module) { // one of several of the name
+		if typ == btf.Type(s) {
+			return &structType{s, module}
+		}
+	}
+	return &structType{s, ""}
+}
+
+// check is the command that shows the struct, as an object where an address is given.
+func (t *structType) check(at kernel.Addr) string {
+	s := "struct " + t.Name
+	if t.module != "" {
+		s += " --module " + t.module
+	}
+	if at != 0 {
+		s += fmt.Sprintf(" %v", at)
+	}
+	return s
+}
+
+// object describes an object in a slab cache.
+func (c *Case) object(o *heap.SlabObject, role string) Object {
+	out := Object{Addr: o.Start, Role: role, Cache: o.Cache.Name, Size: o.Size, State: o.State.String(), Index: &o.Index}
+	if typ, _ := c.structOf(o.Cache); typ != nil {
+		out.Type, out.Module = typ.Name, typ.module
+	}
+	return out
+}
+
+// structNamed returns the struct of a name and a size, as a module's code means it, nil
+// when there is none. A driver may have several of one name.
+func structNamed(types *kernel.Types, name, module string, size uint64) *structType {
+	if typ, home, err := types.Find("struct "+name, module); err == nil {
 		if s, ok := typ.(*btf.Struct); ok && uint64(s.Size) == size {
-			return s
+			return &structType{s, home}
 		}
 	}
 	if module == "" {
@@ -93,7 +143,7 @@ func structNamed(types *kernel.Types, name, module string, size uint64) *btf.Str
 	}
 	for typ := range types.All(module) {
 		if s, ok := typ.(*btf.Struct); ok && s.Name == name && uint64(s.Size) == size {
-			return s
+			return &structType{s, module}
 		}
 	}
 	return nil

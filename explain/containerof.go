@@ -56,7 +56,6 @@ func (c *Case) wrongContainer(p *promise) (Finding, bool) {
 		f.Confidence = Certain
 	}
 	really, why := c.structOf(m.obj.Cache)
-	name := ""
 	f.Evidence = append(f.Evidence,
 		Evidence{
 			Text: fmt.Sprintf("%s was given struct %s *%s = %v, and passed struct %s *%s = %v to %s: that is %s minus %#x, where struct %s has its %s",
@@ -69,26 +68,28 @@ func (c *Case) wrongContainer(p *promise) (Finding, bool) {
 			Addr: m.obj.Start, Check: fmt.Sprintf("whatis %v", m.ptr),
 		})
 	if really != nil {
-		name = really.Name
+		name := really.Name
 		f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("the object is %s: %s", article(name), why),
-			Addr: m.obj.Start, Check: fmt.Sprintf("struct %s %v", name, m.obj.Start)})
-		if path, ok := memberOfType(really, m.obj.Offset, m.typ); ok {
+			Addr: m.obj.Start, Check: really.check(m.obj.Start)})
+		if path, ok := memberOfType(really.Struct, m.obj.Offset, m.typ); ok {
 			f.Title = fmt.Sprintf("the %s of %s was taken for the %s of %s in %s", path, article(name), m.path, article(p.typ.Name), giver)
 			f.Evidence = append(f.Evidence, Evidence{
 				Text:  fmt.Sprintf("struct %s has a struct %s right there, at offset %#x: its %s", name, m.typ.Name, m.obj.Offset, path),
-				Check: "struct " + name + " -o",
+				Check: really.check(0) + " -o",
 			})
 		}
 	}
-	f.Objects = []Object{{Addr: m.obj.Start, Type: name, Role: fmt.Sprintf("its member was taken for one of struct %s", p.typ.Name), Cache: m.obj.Cache.Name, Size: m.obj.Size}}
+	o := c.taken(p, m.obj, really)
+	o.Role = fmt.Sprintf("its member was taken for one of struct %s", p.typ.Name)
+	f.Objects, f.Pointer = []Object{o}, c.pointer(p)
 	for _, a := range uses {
 		at := p.ptr + kernel.Addr(a.offset)
 		e := Evidence{Text: fmt.Sprintf("%s.%s would be at %v; %s", p.typ.Name, a.place.Path, at, a.how), Addr: at, Check: fmt.Sprintf("whatis %v", at)}
 		if mem, err := c.heap().Identify(at); err == nil {
 			e.Text += "; there is " + mem.Desc
 			if o := mem.Slab; o != nil && really != nil && o.Start != 0 && o.Cache.Addr == m.obj.Cache.Addr {
-				if place, ok := kernel.PlaceAt(really, o.Offset); ok && place.Path != "" {
-					e.Text += fmt.Sprintf(": %s's %s", article(name), place.Path)
+				if place, ok := kernel.PlaceAt(really.Struct, o.Offset); ok && place.Path != "" {
+					e.Text += fmt.Sprintf(": %s's %s", article(really.Name), place.Path)
 				}
 			}
 		}

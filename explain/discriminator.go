@@ -3,6 +3,8 @@ package explain
 import (
 	"fmt"
 
+	"github.com/cilium/ebpf/btf"
+
 	"inquest/kernel"
 )
 
@@ -24,13 +26,9 @@ var discriminators = []discriminator{
 
 // discriminate says what an object's own discriminator says of it, "" when its type
 // has none.
-func (c *Case) discriminate(typ string, at kernel.Addr) string {
-	o, err := c.Kernel.Object("struct "+typ, at)
-	if err != nil {
-		return ""
-	}
+func (c *Case) discriminate(typ *btf.Struct, at kernel.Addr) string {
 	for _, d := range discriminators {
-		for _, first := range kernel.FirstMembers(o.Type) {
+		for _, first := range kernel.FirstMembers(typ) {
 			if first != d.base {
 				continue
 			}

@@ -49,10 +49,7 @@ var FreedTwice = &Analyzer{
 			Title:      fmt.Sprintf("double free of %s in %s", name, functionOf(freer)),
 			Confidence: Likely,
 			Weight:     8,
-			Objects:    []Object{{Addr: obj.Start, Role: "freed twice", Cache: obj.Cache.Name, Size: obj.Size}},
-		}
-		if typ != nil {
-			f.Objects[0].Type = typ.Name
+			Objects:    []Object{c.object(obj, "freed twice")},
 		}
 		if sure {
 			f.Confidence = Certain

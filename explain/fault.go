@@ -34,13 +34,15 @@ func runFault(c *Case) []Finding {
 	site := cr.Fault
 	name := cr.Trace.Frames[site.Frame].Name()
 	if f, ok := c.fetchFault(); ok {
-		c.origins(&f)
+		bad, _ := c.judge(uint64(site.PC), false, true)
+		c.origins(&f, bad)
 		return []Finding{f}
 	}
 	if !site.Known {
 		return nil
 	}
 	var best *Finding
+	var worst badness
 	for _, a := range site.Insn.Accesses() {
 		addr, ok := a.Address(&site.Regs)
 		if !ok {
@@ -52,20 +54,20 @@ func runFault(c *Case) []Finding {
 			continue
 		}
 		if !isBad {
-			bad = badness{WildPointer, fmt.Sprintf("%#x could not be accessed", addr), false}
+			bad = badness{class: WildPointer, what: fmt.Sprintf("%#x could not be accessed", addr), sure: false}
 		}
 		f := c.accessFinding(name, a, addr, bad)
 		if agrees || bad.sure && (cr.Event == nil || cr.Event.Address == "" || cr.Event.Kind == KindProtection) {
 			f.Confidence = Certain
 		}
 		if best == nil || f.Confidence > best.Confidence {
-			best = &f
+			best, worst = &f, bad
 		}
 	}
 	if best == nil {
 		return nil
 	}
-	c.origins(best)
+	c.origins(best, worst)
 	return []Finding{*best}
 }
 
@@ -123,7 +125,7 @@ func (c *Case) fetchFault() (Finding, bool) {
 		return Finding{}, false
 	}
 	if !isBad {
-		bad = badness{BadInstruction, fmt.Sprintf("%v cannot be executed", site.PC), false}
+		bad = badness{class: BadInstruction, what: fmt.Sprintf("%v cannot be executed", site.PC), sure: false}
 	}
 	f := Finding{
 		Class:      bad.class,
@@ -133,6 +135,10 @@ func (c *Case) fetchFault() (Finding, bool) {
 	}
 	if site.PC < nullZone {
 		f.Title = "call through a NULL function pointer"
+	} else if c.Kernel.PageTable().Canonical(uint64(site.PC)) {
+		if sym, _, known := c.Kernel.SymbolAt(site.PC); known {
+			f.Title = fmt.Sprintf("jump to %s, which is %s,", c.Kernel.Name(site.PC), codeOrData(sym))
+		}
 	}
 	// The caller's return address is on top of the stack.
 	sp := kernel.Addr(site.Regs.SP())
@@ -145,6 +151,13 @@ func (c *Case) fetchFault() (Finding, bool) {
 		})
 	}
 	return f, true
+}
+
+func codeOrData(sym kernel.Symbol) string {
+	if sym.IsCode() {
+		return "not to be executed any more"
+	}
+	return "data"
 }
 
 func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness) Finding {
@@ -161,8 +174,6 @@ func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness
 	switch bad.class {
 	case NullDereference:
 		f.Title = fmt.Sprintf("NULL pointer dereference in %s", function)
-	case UseAfterFree:
-		f.Title = fmt.Sprintf("use of a freed object in %s", function)
 	default:
 		f.Title = fmt.Sprintf("%s a wild address in %s", verb, function)
 	}

@@ -38,18 +38,17 @@ func (c *Case) impostor(p *promise) (Finding, bool) {
 }
 
 // otherStruct is an impostor whose slab cache says what it is.
-func (c *Case) otherStruct(p *promise, obj *heap.SlabObject, harm *lead, really *btf.Struct, why string) (Finding, bool) {
-	if really.Name == p.typ.Name || contains(really, obj.Offset, p.typ) || contains(p.typ, 0, really) {
+func (c *Case) otherStruct(p *promise, obj *heap.SlabObject, harm *lead, really *structType, why string) (Finding, bool) {
+	if really.Name == p.typ.Name || contains(really.Struct, obj.Offset, p.typ) || contains(p.typ, 0, really.Struct) {
 		return Finding{}, false
 	}
-	f := c.impostorFinding(p, obj, harm)
+	f := c.impostorFinding(p, obj, harm, really)
 	f.Title = fmt.Sprintf("%s was taken for %s in %s", article(really.Name), article(p.typ.Name), c.giver(p))
-	f.Objects[0].Type = really.Name
 	text := fmt.Sprintf("it is %s: %s", article(really.Name), why)
 	if obj.Offset != 0 {
 		text += fmt.Sprintf("; nor has struct %s a struct %s at offset %#x", really.Name, p.typ.Name, obj.Offset)
 	}
-	f.Evidence = append(f.Evidence, Evidence{Text: text, Addr: obj.Start, Check: fmt.Sprintf("struct %s %v", really.Name, obj.Start)})
+	f.Evidence = append(f.Evidence, Evidence{Text: text, Addr: obj.Start, Check: really.check(obj.Start)})
 	if home := c.homeOf(p.typ); home != nil && home.Addr != obj.Cache.Addr {
 		f.Confidence = harm.confidence(p)
 		f.Evidence = append(f.Evidence, Evidence{
@@ -73,7 +72,7 @@ func (c *Case) otherContents(p *promise, obj *heap.SlabObject, harm *lead) (Find
 	if len(broken) < 2 || len(broken) <= whole {
 		return Finding{}, false
 	}
-	f := c.impostorFinding(p, obj, harm)
+	f := c.impostorFinding(p, obj, harm, nil)
 	f.Weight = 6
 	f.Title = fmt.Sprintf("what %s used as %s is something else by now, in slab cache %s", c.giver(p), article(p.typ.Name), obj.Cache.Name)
 	const show = 4
@@ -85,7 +84,7 @@ func (c *Case) otherContents(p *promise, obj *heap.SlabObject, harm *lead) (Find
 		}
 		text += " " + b
 	}
-	f.Evidence = append(f.Evidence, Evidence{Text: text, Addr: p.ptr, Check: fmt.Sprintf("struct %s %v", p.typ.Name, p.ptr)})
+	f.Evidence = append(f.Evidence, Evidence{Text: text, Addr: p.ptr, Check: p.structType().check(p.ptr)})
 	f.Evidence = append(f.Evidence, c.history(obj)...)
 	f.Advice = append(f.Advice, staleAdvice)
 	return f, true
@@ -94,14 +93,15 @@ func (c *Case) otherContents(p *promise, obj *heap.SlabObject, harm *lead) (Find
 const staleAdvice = "Look for the one who keeps a pointer to an object that was freed: memory that is used again as something else looks like this. " +
 	"Booting with slub_debug=U (slab_debug=U since 6.18) makes the kernel keep who allocated and who freed each object."
 
-func (c *Case) impostorFinding(p *promise, obj *heap.SlabObject, harm *lead) Finding {
+func (c *Case) impostorFinding(p *promise, obj *heap.SlabObject, harm *lead, really *structType) Finding {
 	out := p.outermost()
 	place, _ := kernel.PlaceAt(p.typ, uint64(harm.at-p.ptr))
 	return Finding{
 		Class:      TypeConfusion,
 		Confidence: Likely,
 		Weight:     9,
-		Objects:    []Object{{Addr: obj.Start, Role: fmt.Sprintf("taken for struct %s", p.typ.Name), Cache: obj.Cache.Name, Size: obj.Size}},
+		Objects:    []Object{c.taken(p, obj, really)},
+		Pointer:    c.pointer(p),
 		Evidence: []Evidence{
 			{
 				Text: fmt.Sprintf("struct %s *%s = %v was passed to %s (%s: %s)", p.typ.Name, out.param, p.ptr, p.functions(), out.function, out.from),

@@ -45,15 +45,13 @@ func (c *Case) overflowFinding(l lead) (Finding, bool) {
 		Confidence: Likely,
 		Weight:     8,
 		Objects: []Object{
-			{Addr: s.obj.Start, Role: "was overwritten", Cache: s.obj.Cache.Name, Size: s.obj.Size},
-			{Addr: s.front.Start, Role: "in front of it: where the write came from", Cache: s.front.Cache.Name, Size: s.front.Size},
+			c.object(s.obj, "was overwritten"),
+			c.object(s.front, "in front of it: where the write came from"),
 		},
 	}
-	name := ""
-	if typ, _ := c.structOf(s.obj.Cache); typ != nil {
-		name = typ.Name
-		f.Title = fmt.Sprintf("%s was overwritten from the object in front of it, then used in %s", article(name), in)
-		f.Objects[0].Type, f.Objects[1].Type = name, name
+	typ, _ := c.structOf(s.obj.Cache)
+	if typ != nil {
+		f.Title = fmt.Sprintf("%s was overwritten from the object in front of it, then used in %s", article(typ.Name), in)
 	}
 	what := fmt.Sprintf("the byte %#02x over and over", s.bytes[0])
 	if s.text {
@@ -74,13 +72,12 @@ func (c *Case) overflowFinding(l lead) (Finding, bool) {
 			Addr: s.front.Start, Check: fmt.Sprintf("whatis %v", s.front.Start),
 		},
 	}
-	if name != "" {
-		typ, _ := c.structOf(s.obj.Cache)
-		if place, ok := kernel.PlaceAt(typ, uint64(s.start-s.front.Start)); ok && place.Path != "" {
+	if typ != nil {
+		if place, ok := kernel.PlaceAt(typ.Struct, uint64(s.start-s.front.Start)); ok && place.Path != "" {
 			f.Evidence = append(f.Evidence, Evidence{
-				Text:  fmt.Sprintf("the run begins at its %s.%s: who wrote that member wrote too much", name, place.Path),
+				Text:  fmt.Sprintf("the run begins at its %s.%s: who wrote that member wrote too much", typ.Name, place.Path),
 				Addr:  s.front.Start,
-				Check: fmt.Sprintf("struct %s %v", name, s.front.Start),
+				Check: typ.check(s.front.Start),
 			})
 		}
 	}

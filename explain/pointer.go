@@ -11,26 +11,41 @@ import (
 
 // badness is what is wrong with an address.
 type badness struct {
-	class Class
-	what  string // "NULL plus 0x18", "freed memory's poison (0x6b…)", …
-	sure  bool   // the value itself proves it
+	class  Class
+	what   string // "NULL plus 0x18", "POISON_FREE, which …", …
+	sure   bool   // the value itself proves it
+	poison poison
 }
 
-// poisons are the values that the kernel fills memory with, so that a pointer read
-// from there gives itself away (include/linux/poison.h, mm/slab.h).
+// poison is what the kernel fills memory with, so that a pointer read from there gives
+// itself away.
+type poison int
+
+const (
+	notPoison poison = iota
+	listPoison
+	freePoison // of slab objects
+	usePoison
+	pagePoison
+	initPoison
+	redPoison
+)
+
+// poisons are the values (include/linux/poison.h). That a number looks like one of them is
+// no evidence of what happened; where it was read from may be.
 var poisons = []struct {
 	low, high uint64 // range of values, since members are accessed at an offset
-	class     Class
+	poison    poison
 	what      string
 }{
-	{0xdead000000000100, 0xdead000000000121, UseAfterFree, "LIST_POISON1: the next pointer of a list entry that was deleted already"},
-	{0xdead000000000122, 0xdead0000000003ff, UseAfterFree, "LIST_POISON2: the prev pointer of a list entry that was deleted already"},
-	{0xdead000000000000, 0xdead00000000ffff, UseAfterFree, "a poison pointer (0xdead000000000000 and up)"},
-	{0x6b6b6b6b6b6b0000, 0x6b6b6b6b6b6bffff, UseAfterFree, "POISON_FREE: read from a freed slab object"},
-	{0x5a5a5a5a5a5a0000, 0x5a5a5a5a5a5affff, WildPointer, "POISON_INUSE: read from a slab object that was never initialised"},
-	{0xaaaaaaaaaaaa0000, 0xaaaaaaaaaaaaffff, UseAfterFree, "PAGE_POISON: read from a freed page"},
-	{0xcccccccccccc0000, 0xccccccccccccffff, UseAfterFree, "POISON_FREE_INITMEM: read from freed init memory"},
-	{0xbbbbbbbbbbbb0000, 0xbbbbbbbbbbbbffff, OutOfBounds, "SLUB_RED_INACTIVE: read from the red zone of a slab object"},
+	{0xdead000000000100, 0xdead000000000121, listPoison, "LIST_POISON1, which list_del() leaves in the next pointer of an entry"},
+	{0xdead000000000122, 0xdead0000000003ff, listPoison, "LIST_POISON2, which list_del() leaves in the prev pointer of an entry"},
+	{0xdead000000000000, 0xdead00000000ffff, listPoison, "a poison pointer (0xdead000000000000 and up)"},
+	{0x6b6b6b6b6b6b0000, 0x6b6b6b6b6b6bffff, freePoison, "POISON_FREE, which free slab objects are filled with if that is on"},
+	{0x5a5a5a5a5a5a0000, 0x5a5a5a5a5a5affff, usePoison, "POISON_INUSE, which new slab objects are filled with if that is on"},
+	{0xaaaaaaaaaaaa0000, 0xaaaaaaaaaaaaffff, pagePoison, "PAGE_POISON, which free pages are filled with if that is on"},
+	{0xcccccccccccc0000, 0xccccccccccccffff, initPoison, "POISON_FREE_INITMEM, which the kernel's init memory is filled with when it is freed"},
+	{0xbbbbbbbbbbbb0000, 0xbbbbbbbbbbbbffff, redPoison, "SLUB_RED_INACTIVE, which the red zones of free slab objects consist of if they are on"},
 }
 
 const (
@@ -44,36 +59,36 @@ const (
 func (c *Case) judge(addr uint64, write, exec bool) (b badness, ok bool) {
 	for _, p := range poisons {
 		if addr >= p.low && addr <= p.high {
-			return badness{p.class, fmt.Sprintf("%#x is %s", addr, p.what), true}, true
+			return badness{class: WildPointer, what: fmt.Sprintf("%#x is like %s", addr, p.what), sure: true, poison: p.poison}, true
 		}
 	}
 	switch {
 	case addr == 0:
-		return badness{NullDereference, "the address is NULL", true}, true
+		return badness{class: NullDereference, what: "the address is NULL", sure: true}, true
 	case addr < nullZone:
-		return badness{NullDereference, fmt.Sprintf("%#x is NULL plus an offset", addr), true}, true
+		return badness{class: NullDereference, what: fmt.Sprintf("%#x is NULL plus an offset", addr), sure: true}, true
 	case addr > ^uint64(0)-maxErrno:
-		return badness{WildPointer, fmt.Sprintf("%#x is an error code, %s, used as a pointer", addr, errnoName(-addr)), true}, true
+		return badness{class: WildPointer, what: fmt.Sprintf("%#x is an error code, %s, used as a pointer", addr, errnoName(-addr)), sure: true}, true
 	case addr > ^uint64(0)-nullZone:
-		return badness{NullDereference, fmt.Sprintf("%#x is NULL minus %#x, or an error code with an offset", addr, -addr), false}, true
+		return badness{class: NullDereference, what: fmt.Sprintf("%#x is NULL minus %#x, or an error code with an offset", addr, -addr), sure: false}, true
 	}
 	pt := c.Kernel.PageTable()
 	if !pt.Canonical(addr) {
-		return badness{WildPointer, fmt.Sprintf("%#x is not a canonical address%s", addr, asText(addr)), true}, true
+		return badness{class: WildPointer, what: fmt.Sprintf("%#x is not a canonical address%s", addr, asText(addr)), sure: true}, true
 	}
 	if addr < userTop {
-		return badness{WildPointer, fmt.Sprintf("%#x is in user space%s", addr, asText(addr)), false}, true
+		return badness{class: WildPointer, what: fmt.Sprintf("%#x is in user space%s", addr, asText(addr)), sure: false}, true
 	}
 	m, err := pt.Walk(addr)
 	switch {
 	case errors.Is(err, x86.ErrNotMapped):
-		return badness{WildPointer, fmt.Sprintf("nothing is mapped at %#x", addr), true}, true
+		return badness{class: WildPointer, what: fmt.Sprintf("nothing is mapped at %#x", addr), sure: true}, true
 	case err != nil:
 		return badness{}, false
 	case write && m.Flags&x86.PageWrite == 0:
-		return badness{WildPointer, fmt.Sprintf("%#x is mapped read-only", addr), true}, true
+		return badness{class: WildPointer, what: fmt.Sprintf("%#x is mapped read-only", addr), sure: true}, true
 	case exec && m.Flags&x86.PageNoExecute != 0:
-		return badness{BadInstruction, fmt.Sprintf("%#x is not executable", addr), true}, true
+		return badness{class: BadInstruction, what: fmt.Sprintf("%#x is not executable", addr), sure: true}, true
 	}
 	return badness{}, false
 }

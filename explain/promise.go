@@ -17,7 +17,8 @@ import (
 type promise struct {
 	ptr      kernel.Addr
 	typ      *btf.Struct
-	sure     bool // the value is what was passed; else it was read again where it had come from
+	module   string // that has the struct; "" for the kernel
+	sure     bool   // the value is what was passed; else it was read again where it had come from
 	passings []passing
 }
 
@@ -65,6 +66,11 @@ func (c *Case) collectPromises() []promise {
 		}
 		all = append(all, promise{ptr: ptr, typ: s, sure: known, passings: []passing{pass}})
 	})
+	for i := range all {
+		// A struct is of the module that declares a function by it, or of the kernel.
+		p := &all[i]
+		p.module = c.structFor(p.typ, c.Crash.Trace.Frames[p.passings[0].frame].Symbol.Module).module
+	}
 	return all
 }
 
@@ -115,15 +121,20 @@ func pointee(t btf.Type) (btf.Type, bool) {
 	return btf.UnderlyingType(p.Target), true
 }
 
+// structType is the struct that was promised.
+func (p *promise) structType() *structType { return &structType{p.typ, p.module} }
+
 // functions lists who was given the pointer, innermost first.
-func (p *promise) functions() string {
+func (p *promise) functions() string { return strings.Join(p.passedTo(), ", ") }
+
+func (p *promise) passedTo() []string {
 	var names []string
 	for _, pass := range p.passings {
 		if !slices.Contains(names, pass.function) {
 			names = append(names, pass.function)
 		}
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // outermost is the first function that was given the pointer.

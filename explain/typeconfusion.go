@@ -61,15 +61,16 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 	really, why := c.realType(p.typ, obj)
 	giver := c.giver(p)
 	name := "an object of slab cache " + obj.Cache.Name
-	if really != "" {
-		name = article(really)
+	if really != nil {
+		name = article(really.Name)
 	}
 	f := Finding{
 		Class:      TypeConfusion,
 		Title:      fmt.Sprintf("%s was taken for %s in %s", name, article(p.typ.Name), giver),
 		Confidence: Likely,
 		Weight:     10,
-		Objects:    []Object{{Addr: obj.Start, Type: really, Role: fmt.Sprintf("taken for struct %s", p.typ.Name), Cache: obj.Cache.Name, Size: obj.Size}},
+		Objects:    []Object{c.taken(p, obj, really)},
+		Pointer:    c.pointer(p),
 	}
 	if p.sure && slices.ContainsFunc(beyond, func(a access) bool { return a.sure }) {
 		f.Confidence = Certain
@@ -83,29 +84,51 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 		Evidence{Text: fmt.Sprintf("%v is %s", p.ptr, mem.Desc), Addr: obj.Start, Check: fmt.Sprintf("whatis %v", p.ptr)},
 		Evidence{
 			Text:  fmt.Sprintf("struct %s has %d bytes, the object has room for %d: %d bytes of it are not there", p.typ.Name, p.typ.Size, room, uint64(p.typ.Size)-room),
-			Check: "struct " + p.typ.Name,
+			Check: p.structType().check(0),
 		})
 	if obj.Offset != 0 {
 		f.Evidence[1].Text += fmt.Sprintf("; the pointer is not to its start but %d bytes in", obj.Offset)
 	}
-	if really != "" {
-		f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("it really is %s: %s", article(really), why), Addr: obj.Start,
-			Check: fmt.Sprintf("struct %s %v", really, obj.Start)})
+	if really != nil {
+		f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("it really is %s: %s", article(really.Name), why), Addr: obj.Start,
+			Check: really.check(obj.Start)})
 	}
 	for _, a := range beyond {
-		e, o := c.beyond(p, obj, a, room, really)
+		e, over, o := c.beyond(p, obj, a, room, really)
 		f.Evidence = append(f.Evidence, e)
-		if o != nil && len(f.Objects) == 1 {
-			f.Objects = append(f.Objects, *o)
+		if o != nil {
+			n := slices.IndexFunc(f.Objects, func(have Object) bool { return have.Addr == o.Addr })
+			if n < 0 {
+				n = len(f.Objects)
+				f.Objects = append(f.Objects, *o)
+			}
+			over.Object = n
 		}
-		f.Overrun = append(f.Overrun, Overrun{Member: p.typ.Name + "." + a.place.Path, Offset: a.offset, End: room, By: a.function})
+		f.Overrun = append(f.Overrun, over)
 	}
 	return f, true
 }
 
+// taken describes the object that a promise was about, which is another than promised.
+func (c *Case) taken(p *promise, obj *heap.SlabObject, really *structType) Object {
+	o := c.object(obj, fmt.Sprintf("taken for struct %s", p.typ.Name))
+	if o.Type, o.Module = "", ""; really != nil {
+		o.Type, o.Module = really.Name, really.module
+	}
+	o.TakenFor = &Taken{Type: p.typ.Name, Module: p.module, Size: uint64(p.typ.Size), Offset: int64(p.ptr - obj.Start)}
+	return o
+}
+
+// pointer is how the code came by what was promised.
+func (c *Case) pointer(p *promise) *Pointer {
+	out := p.outermost()
+	return &Pointer{Value: p.ptr, Param: out.param, To: p.passedTo(), Giver: c.giver(p), From: out.from, Reread: !p.sure}
+}
+
 // beyond describes a use of a member outside of the object, and where it fell.
-func (c *Case) beyond(p *promise, obj *heap.SlabObject, a access, room uint64, really string) (Evidence, *Object) {
+func (c *Case) beyond(p *promise, obj *heap.SlabObject, a access, room uint64, really *structType) (Evidence, Overrun, *Object) {
 	at := p.ptr + kernel.Addr(a.offset)
+	over := Overrun{Member: p.typ.Name + "." + a.place.Path, Offset: a.offset, End: room, By: a.function, Addr: at, How: a.how, Sure: a.sure}
 	e := Evidence{
 		Text: fmt.Sprintf("%s.%s is at offset %#x, %d bytes past the object's end; %s", p.typ.Name, a.place.Path, a.offset, a.offset-room, a.how),
 		Addr: at, Check: fmt.Sprintf("whatis %v", at),
@@ -115,39 +138,40 @@ func (c *Case) beyond(p *promise, obj *heap.SlabObject, a access, room uint64, r
 		if err == nil {
 			e.Text += "; there is " + mem.Desc
 		}
-		return e, nil
+		return e, over, nil
 	}
 	next := mem.Slab
+	over.At = next.Offset
 	e.Text += fmt.Sprintf("; that is offset %#x of the next object, at %v", next.Offset, next.Start)
-	typ := ""
-	if next.Cache.Addr == obj.Cache.Addr && really != "" {
-		typ = really
-		if t := c.ofCache(next.Cache, really); t != nil {
-			if place, ok := kernel.PlaceAt(t, next.Offset); ok && place.Path != "" {
-				e.Text += fmt.Sprintf(": its %s, if it is %s too", place.Path, article(really))
-			}
+	neighbour := c.object(next, "its neighbour, which was used in its place")
+	if neighbour.Type, neighbour.Module = "", ""; next.Cache.Addr == obj.Cache.Addr && really != nil {
+		neighbour.Type, neighbour.Module = really.Name, really.module
+		if place, ok := kernel.PlaceAt(really.Struct, next.Offset); ok && place.Path != "" {
+			over.Is = place.Path
+			e.Text += fmt.Sprintf(": its %s, if it is %s too", place.Path, article(really.Name))
 		}
 	}
-	return e, &Object{Addr: next.Start, Type: typ, Role: "its neighbour, which was used in its place", Cache: next.Cache.Name, Size: next.Size}
+	return e, over, &neighbour
 }
 
 // realType finds what an object in a slab really is: a struct of just its size that
 // begins like the one it was taken for, and is called like the cache. why says what
-// speaks for it; it is "" when nothing does.
-func (c *Case) realType(taken *btf.Struct, obj *heap.SlabObject) (name, why string) {
+// speaks for it; the struct is nil when nothing does.
+func (c *Case) realType(taken *btf.Struct, obj *heap.SlabObject) (typ *structType, why string) {
 	if s, why := c.structOf(obj.Cache); s != nil && s.Name != taken.Name {
-		if mark := c.discriminate(s.Name, obj.Start); mark != "" {
+		if mark := c.discriminate(s.Struct, obj.Start); mark != "" {
 			why += "; " + mark
 		}
-		return s.Name, why
+		return s, why
 	}
 	types, err := c.Kernel.Types()
 	if err != nil {
-		return "", ""
+		return nil, ""
 	}
 	begins := kernel.FirstMembers(taken)
 	type candidate struct {
 		name   string
+		typ    *structType
 		shared string
 		words  int
 	}
@@ -157,12 +181,12 @@ func (c *Case) realType(taken *btf.Struct, obj *heap.SlabObject) (name, why stri
 			continue
 		}
 		words := sameWords(n, obj.Cache.Name)
-		typ, err := types.Named("struct " + n)
-		if err != nil {
+		typ := structNamed(types, n, "", obj.Size)
+		if typ == nil {
 			continue
 		}
-		cand := candidate{name: n, words: words}
-		for _, first := range kernel.FirstMembers(typ) {
+		cand := candidate{name: n, typ: typ, words: words}
+		for _, first := range kernel.FirstMembers(typ.Struct) {
 			if slices.Contains(begins, first) && first != taken.Name {
 				cand.shared = first
 				break
@@ -173,22 +197,22 @@ func (c *Case) realType(taken *btf.Struct, obj *heap.SlabObject) (name, why stri
 		}
 	}
 	if len(all) == 0 {
-		return "", ""
+		return nil, ""
 	}
 	best := slices.MaxFunc(all, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.words, b.words), cmp.Compare(len(b.name), len(a.name)))
 	})
 	if best.words == 0 && len(all) > 1 {
-		return "", ""
+		return nil, ""
 	}
 	why = fmt.Sprintf("the cache is called %s, and struct %s has just its %d bytes", obj.Cache.Name, best.name, obj.Size)
 	if best.shared != "" {
 		why += fmt.Sprintf(" and begins with struct %s, as struct %s does", best.shared, taken.Name)
 	}
-	if mark := c.discriminate(best.name, obj.Start); mark != "" {
+	if mark := c.discriminate(best.typ.Struct, obj.Start); mark != "" {
 		why += "; " + mark
 	}
-	return best.name, why
+	return best.typ, why
 }
 
 // sameWords counts the words, between underscores, that two names share.

@@ -24,7 +24,7 @@ type Types struct {
 	modules func() []moduleTypes // by the list btf_modules
 
 	mu     sync.Mutex // held to resolve a type; the library writes to base's maps for a module's types
-	byName sync.Map   // C name, or module and C name -> btf.Type, nil when there is none
+	byName sync.Map   // C name, or module and C name -> namedType
 }
 
 // typeSet is one BTF section.
@@ -239,44 +239,57 @@ func (t *Types) Named(name string) (btf.Type, error) { return t.NamedFor(name, "
 // Modules have types of the same names as each other and the kernel. An empty module is
 // the kernel.
 func (t *Types) NamedFor(name, module string) (btf.Type, error) {
+	typ, _, err := t.Find(name, module)
+	return typ, err
+}
+
+// Find is [Types.NamedFor] that also says whose type it is: the module that has it, "" for
+// the kernel.
+func (t *Types) Find(name, module string) (typ btf.Type, home string, err error) {
 	var key any = name
 	if module != "" {
 		key = [2]string{module, name}
 	}
-	typ, ok := t.byName.Load(key)
+	found, ok := t.byName.Load(key)
 	if !ok {
-		typ = t.named(name, module)
-		t.byName.Store(key, typ)
+		found = t.find(name, module)
+		t.byName.Store(key, found)
 	}
-	if found, ok := typ.(btf.Type); ok {
-		return found, nil
+	if n := found.(namedType); n.typ != nil {
+		return n.typ, n.home, nil
 	}
-	return nil, fmt.Errorf("%s: %w", name, ErrNoType)
+	return nil, "", fmt.Errorf("%s: %w", name, ErrNoType)
 }
 
-func (t *Types) named(name, module string) any {
+// namedType is a type, and the module whose BTF has it.
+type namedType struct {
+	typ  btf.Type
+	home string
+}
+
+func (t *Types) find(name, module string) namedType {
 	if module != "" {
 		if s := t.set(module); s != nil {
 			if typ := t.namedIn(s, name); typ != nil {
-				return typ
+				return namedType{typ, module}
 			}
 		}
 	}
 	if typ := t.namedIn(t.base, name); typ != nil {
-		return typ
+		return namedType{typ, ""}
 	}
 	// What the module list itself is made of can only be in the kernel.
 	if name == "btf_module" || name == "list_head" {
-		return nil
+		return namedType{}
 	}
 	for _, m := range t.modules() {
 		if s := m.load(); s != nil {
 			if typ := t.namedIn(s, name); typ != nil {
-				return typ
+				return namedType{typ, m.name}
 			}
 		}
 	}
-	return nil
+	return namedType{}
 }
 
 // namedIn returns the type that a C name means in one BTF section, nil when none.

@@ -287,13 +287,14 @@ func TestNamedFor(t *testing.T) {
 		for _, tt := range []struct {
 			name, module string
 			size         int
+			home         string
 		}{
-			{"struct widget", "", 16}, {"struct widget", "widget", 4}, {"widget", "widget", 4}, {"struct widget", "none", 16},
-			{"struct thing", "widget", 4}, {"struct thing", "", 4},
+			{"struct widget", "", 16, ""}, {"struct widget", "widget", 4, "widget"}, {"widget", "widget", 4, "widget"},
+			{"struct widget", "none", 16, ""}, {"struct thing", "widget", 4, ""}, {"struct thing", "", 4, ""},
 		} {
-			typ, err := types.NamedFor(tt.name, tt.module)
-			if err != nil {
-				t.Fatalf("%s for %q: %v", tt.name, tt.module, err)
+			typ, home, err := types.Find(tt.name, tt.module)
+			if err != nil || home != tt.home {
+				t.Fatalf("%s for %q: in %q, %v", tt.name, tt.module, home, err)
 			}
 			if size, err := btf.Sizeof(typ); err != nil || size != tt.size {
 				t.Errorf("%s for %q has %d bytes (%v), want %d", tt.name, tt.module, size, err, tt.size)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/cilium/ebpf/btf"
-
 	"inquest/explain"
 	"inquest/kernel"
 )
@@ -58,9 +56,8 @@ const (
 	maxDistance = 1 << 40
 )
 
-// newDrawing draws a finding, nil where there is nothing to draw. The kernel, if there
-// is one, knows the size of structs and the neighbour's members.
-func newDrawing(k *kernel.Kernel, f explain.Finding) *drawing {
+// newDrawing draws a finding, nil where there is nothing to draw.
+func newDrawing(f explain.Finding) *drawing {
 	if len(f.Objects) == 0 || len(f.Overrun) == 0 {
 		return nil
 	}
@@ -71,7 +68,9 @@ func newDrawing(k *kernel.Kernel, f explain.Finding) *drawing {
 	}
 	d := &drawing{ptr: obj.Addr + kernel.Addr(obj.Size-room)}
 	d.taken, _, _ = strings.Cut(f.Overrun[0].Member, ".")
-	d.takenSize = structSize(k, d.taken)
+	if t := obj.TakenFor; t != nil && t.Size <= maxDistance {
+		d.takenSize = int64(t.Size)
+	}
 	for _, o := range f.Objects[:min(len(f.Objects), 2)] {
 		start := int64(o.Addr - d.ptr)
 		if start < -maxDistance || start > maxDistance || o.Size > maxDistance {
@@ -83,45 +82,13 @@ func newDrawing(k *kernel.Kernel, f explain.Finding) *drawing {
 		if o.Offset > maxDistance || o.Offset < room {
 			continue
 		}
-		u := use{At: int64(o.Offset), Member: o.Member, By: o.By, Past: int64(o.Offset - room)}
-		if b := d.blockAt(u.At); b != nil {
-			u.Is = memberAt(k, b.Type, uint64(u.At-b.Start))
-		}
-		d.uses = append(d.uses, u)
+		d.uses = append(d.uses, use{At: int64(o.Offset), Member: o.Member, By: o.By, Is: o.Is, Past: int64(o.Offset - room)})
 	}
 	slices.SortStableFunc(d.uses, func(a, b use) int { return cmp.Compare(a.At, b.At) })
 	if len(d.uses) == 0 {
 		return nil
 	}
 	return d
-}
-
-// structSize returns 0 where it is not known.
-func structSize(k *kernel.Kernel, name string) int64 {
-	if k == nil {
-		return 0
-	}
-	size, err := k.SizeOf("struct " + name)
-	if err != nil || size > maxDistance {
-		return 0
-	}
-	return int64(size)
-}
-
-// memberAt names the member of a struct at an offset, "" where it is not known.
-func memberAt(k *kernel.Kernel, name string, offset uint64) string {
-	if k == nil || name == "" {
-		return ""
-	}
-	o, err := k.Object("struct "+name, 0)
-	if err != nil {
-		return ""
-	}
-	place, ok := kernel.PlaceAt(btf.UnderlyingType(o.Type), offset)
-	if !ok {
-		return ""
-	}
-	return clean(place.Path)
 }
 
 // blockAt returns the block that an offset lies in, nil when there is none.

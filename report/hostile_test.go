@@ -84,15 +84,14 @@ func FuzzDrawing(f *testing.F) {
 	f.Add(uint64(64), uint64(0x48), uint64(64), uint64(0x58), uint64(0x40), uint64(300))
 	f.Add(uint64(64), uint64(8), uint64(1<<40), uint64(1<<39), uint64(10), uint64(1))
 	f.Fuzz(func(t *testing.T, size, next, nextSize, used, end, taken uint64) {
-		d := newDrawing(nil, explain.Finding{
+		d := newDrawing(explain.Finding{
 			Class:   explain.TypeConfusion,
-			Objects: []explain.Object{{Addr: 0xffff888000001000, Size: size}, {Addr: kernel.Addr(0xffff888000001000 + next), Size: nextSize}},
+			Objects: []explain.Object{{Addr: 0xffff888000001000, Size: size, TakenFor: &explain.Taken{Size: taken}}, {Addr: kernel.Addr(0xffff888000001000 + next), Size: nextSize}},
 			Overrun: []explain.Overrun{{Member: "big.member", Offset: used, End: end, By: "f"}},
 		})
 		if d == nil {
 			return
 		}
-		d.takenSize = int64(min(taken, maxDistance))
 		for _, width := range []int{40, 98} {
 			for _, l := range d.text(width) {
 				checkClean(t, l)

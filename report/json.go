@@ -180,6 +180,8 @@ type Finding struct {
 	explain.Finding
 	Evidence []Evidence `json:"evidence"`
 	Objects  []Object   `json:"objects"`
+	Pointer  *Pointer   `json:"pointer,omitempty"`
+	Overrun  []Overrun  `json:"overrun,omitempty"`
 	Advice   []string   `json:"advice"`
 }
 
@@ -192,6 +194,18 @@ type Evidence struct {
 // Object is explain.Object with its address as a string.
 type Object struct {
 	explain.Object
+	Addr hex `json:"addr"`
+}
+
+// Pointer is explain.Pointer with its value as a string.
+type Pointer struct {
+	explain.Pointer
+	Value hex `json:"value"`
+}
+
+// Overrun is explain.Overrun with its address as a string.
+type Overrun struct {
+	explain.Overrun
 	Addr hex `json:"addr"`
 }
 
@@ -210,6 +224,12 @@ func JSON(c *explain.Case, findings []explain.Finding) Explanation {
 		}
 		for _, o := range f.Objects {
 			out.Objects = append(out.Objects, Object{o, hex(o.Addr)})
+		}
+		if f.Pointer != nil {
+			out.Pointer = &Pointer{*f.Pointer, hex(f.Pointer.Value)}
+		}
+		for _, o := range f.Overrun {
+			out.Overrun = append(out.Overrun, Overrun{o, hex(o.Addr)})
 		}
 		e.Findings = append(e.Findings, out)
 	}

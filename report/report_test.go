@@ -68,11 +68,12 @@ func confusion(s string) explain.Finding {
 			{Text: "0xffff888000001000 is the start of object 0" + s, Check: "whatis 0xffff888000001000" + s},
 		},
 		Objects: []explain.Object{
-			{Addr: 0xffff888000001000, Type: "small" + s, Role: "taken for struct big" + s, Cache: "small" + s, Size: 64},
+			{Addr: 0xffff888000001000, Type: "small" + s, Role: "taken for struct big" + s, Cache: "small" + s, Size: 64,
+				TakenFor: &explain.Taken{Type: "big" + s, Size: 0x240}},
 			{Addr: 0xffff888000001048, Type: "small" + s, Role: "its neighbour" + s, Cache: "small" + s, Size: 64},
 		},
 		Overrun: []explain.Overrun{
-			{Member: "big.lock.raw.counter" + s, Offset: 0x58, End: 0x40, By: "take_lock" + s},
+			{Member: "big.lock.raw.counter" + s, Offset: 0x58, End: 0x40, By: "take_lock" + s, Is: "ports.local" + s},
 			{Member: "big.far" + s, Offset: 0x200, End: 0x40, By: "f" + s},
 		},
 		Advisory: &explain.Known{
@@ -95,7 +96,7 @@ func made(s string) *story {
 		code:     []codeLine{{clean("f+0x1" + s), clean("nop" + s), false}, {"f+0x2", "mov %rax,(%rdi)", true}},
 	}
 	other := explain.Finding{Class: explain.Warning, Title: "warning in f" + s, Confidence: explain.Certain, Evidence: []explain.Evidence{{Text: "WARNING" + s, Check: "log"}}}
-	st.find(nil, []explain.Finding{confusion(s), other})
+	st.find([]explain.Finding{confusion(s), other})
 	cr := crash(s)
 	st.regs = &cr.Fault.Regs
 	st.follow(cr)

@@ -48,7 +48,7 @@ func tell(c *explain.Case, findings []explain.Finding, before, after int) *story
 	if c.LogError != nil {
 		st.logError = clean(c.LogError.Error())
 	}
-	st.find(c.Kernel, findings)
+	st.find(findings)
 	if cr := c.Crash; cr != nil {
 		st.crash(c.Kernel, cr)
 	}
@@ -66,13 +66,13 @@ func (st *story) title() string {
 	return "Nothing here says that the machine crashed"
 }
 
-// find takes the findings. Without a kernel the drawing knows less.
-func (st *story) find(k *kernel.Kernel, findings []explain.Finding) {
+// find takes the findings.
+func (st *story) find(findings []explain.Finding) {
 	for _, f := range findings {
 		st.findings = append(st.findings, cleanFinding(f))
 	}
 	if len(findings) > 0 {
-		st.drawing = newDrawing(k, st.findings[0])
+		st.drawing = newDrawing(st.findings[0])
 		st.lead = lead(st.findings[0], st.drawing)
 	}
 }
@@ -123,12 +123,17 @@ func cleanFinding(f explain.Finding) explain.Finding {
 	f.Objects = append([]explain.Object(nil), f.Objects...)
 	for i := range f.Objects {
 		o := &f.Objects[i]
-		o.Type, o.Role, o.Cache = clean(o.Type), clean(o.Role), clean(o.Cache)
+		o.Type, o.Module, o.Role, o.Cache = clean(o.Type), clean(o.Module), clean(o.Role), clean(o.Cache)
+		if o.TakenFor != nil {
+			t := *o.TakenFor
+			t.Type, t.Module = clean(t.Type), clean(t.Module)
+			o.TakenFor = &t
+		}
 	}
 	f.Overrun = append([]explain.Overrun(nil), f.Overrun...)
 	for i := range f.Overrun {
 		o := &f.Overrun[i]
-		o.Member, o.By = clean(o.Member), clean(o.By)
+		o.Member, o.By, o.How, o.Is = clean(o.Member), clean(o.By), clean(o.How), clean(o.Is)
 	}
 	if f.Advisory != nil {
 		known := *f.Advisory

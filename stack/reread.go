@@ -115,12 +115,13 @@ type Source struct {
 	Addr  kernel.Addr // where it was read; 0 for a parameter
 	Size  int         // bytes read
 	Plus  int64       // added to the parameter, or to what was read
+	Const bool        // the code itself has the number: it is Plus
 	Expr  string      // in C, as far as types tell: "entry->state.sk"; "" when they do not
 }
 
 // Source says where the code of a frame had got the value of a register from. It needs
 // [Unwinder.Arguments] to have run on the trace; ok is false where it was neither given
-// as a parameter nor read from memory at a known address.
+// as a parameter, nor read from memory at a known address, nor a number in the code.
 func (u *Unwinder) Source(t *Trace, frame int, r x86.Reg) (s Source, ok bool) {
 	if frame >= len(t.acts) || t.acts[frame].here == nil {
 		return s, false
@@ -137,6 +138,9 @@ func (u *Unwinder) Source(t *Trace, frame int, r x86.Reg) (s Source, ok bool) {
 func (u *Unwinder) source(a *activation, v value) (s Source, ok bool) {
 	if v.bits != 64 {
 		return s, false
+	}
+	if v.root.kind == rootConst {
+		return Source{Plus: v.off, Const: true}, true
 	}
 	if p := a.parameter(v.root); p.text != "" {
 		return Source{Param: p.text, Plus: v.off, Expr: p.text}, true

@@ -13,14 +13,20 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the sessions in testdata: what a user types, and what comes.
 func TestScripts(t *testing.T) {
-	example, err := filepath.Abs("../../testdata/example.kdump")
-	if err != nil {
-		t.Fatal(err)
+	dumps := map[string]string{
+		"EXAMPLE": "../../testdata/example.kdump",
+		"CONFUSE": "../../explain/testdata/confuse-container.kdump", // has modules
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("EXAMPLE", example)
+			for name, path := range dumps {
+				abs, err := filepath.Abs(path)
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, abs)
+			}
 			return nil
 		},
 		RequireExplicitExec: true,

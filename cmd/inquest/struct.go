@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,6 +41,7 @@ inquest struct vmcore rq.curr runqueues:0`,
 		f.BoolVarP(&p.style.Hex, "hex", "x", false, "print numbers in hexadecimal")
 		decimal := f.BoolP("decimal", "d", false, "print numbers in decimal, the default")
 		f.BoolVarP(&p.raw, "raw", "r", false, "dump the object's memory as words")
+		f.StringVarP(&p.module, "module", "m", "", "the type that this `MODULE` means, where it and the kernel have one of the name")
 		f.StringVarP(&p.inside, "list", "l", "", "the address is that of a `MEMBER` (struct.member, or an offset in bytes)")
 		return func(s *session, args []string) error {
 			if *decimal {
@@ -69,6 +71,7 @@ type structPrinter struct {
 	style   kernel.Style
 	raw     bool
 	inside  string
+	module  string   // whose type it is; "" for the kernel's, or else any module's
 	members []string // paths; none means the whole type
 }
 
@@ -85,7 +88,10 @@ func (p *structPrinter) run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("read the types: %w", err)
 	}
-	typ, err := types.Named(name)
+	if m := p.module; m != "" && !p.hasModule(m) {
+		return fmt.Errorf("%s: no such module is loaded", m)
+	}
+	typ, err := types.NamedFor(name, p.module)
 	if err != nil {
 		return typeError(p.k, name, err)
 	}
@@ -119,6 +125,11 @@ func (p *structPrinter) run(args []string) error {
 	return p.objects(p.k.ObjectOf(typ, at-back), count)
 }
 
+func (p *structPrinter) hasModule(name string) bool {
+	mods, _ := p.k.Modules()
+	return slices.ContainsFunc(mods, func(m *kernel.Module) bool { return m.Name == name })
+}
+
 // containerOffset is how far into the type -l says that the address lies.
 func (p *structPrinter) containerOffset(name string) (kernel.Addr, error) {
 	if p.inside == "" {
@@ -131,8 +142,12 @@ func (p *structPrinter) containerOffset(name string) (kernel.Addr, error) {
 	if !ok {
 		typ, member = name, p.inside
 	}
-	off, err := p.k.OffsetOf(typ, member)
-	return kernel.Addr(off), err
+	o, err := p.k.ObjectFor(typ, p.module, 0)
+	if err != nil {
+		return 0, err
+	}
+	m, err := o.Member(member)
+	return m.Addr, err
 }
 
 // definition prints the type, or the members asked for.
