@@ -28,7 +28,7 @@ type sample struct {
 // sends all it can.
 func accept(ctx context.Context, s *setup, all []*contestant) error {
 	var fd int
-	err := s.recv.do(func() (err error) { fd, err = openSink(); return err })
+	err := s.recv.do(func() (err error) { fd, err = openSink(port); return err })
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type contestant struct {
 	doc     string
 	command []string // nil: nothing reads, there is no queue
 	absent  error    // why it cannot run here
+	ours    bool     // has to endure more
 }
 
 // rivals says where other people's programs are; they are no part of this module.
@@ -57,15 +58,9 @@ func contestants(ctx context.Context, s *setup, r *rivals) []*contestant {
 		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", command: suricata, absent: suricataErr},
 	}
 	self, selfErr := os.Executable()
-	all = append(all, &contestant{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything",
+	all = append(all, &contestant{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything", ours: true,
 		command: []string{self, "reader", "-queue", q, "-length", l}, absent: selfErr})
 	all = append(all, r.more...)
-	for _, c := range all {
-		for i, a := range c.command {
-			a = strings.ReplaceAll(a, q, strconv.Itoa(s.queue))
-			c.command[i] = strings.ReplaceAll(a, l, strconv.Itoa(s.length))
-		}
-	}
 	return all
 }
 
@@ -148,7 +143,11 @@ type running struct {
 // start starts a contestant and waits until it is bound to its queue.
 func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
 	r := &running{contestant: c, done: make(chan struct{})}
-	r.cmd = exec.Command(c.command[0], c.command[1:]...)
+	args := make([]string, len(c.command))
+	for i, a := range c.command {
+		args[i] = strings.NewReplacer("{queue}", strconv.Itoa(s.queue), "{length}", strconv.Itoa(s.length)).Replace(a)
+	}
+	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = &r.stderr
 	if err := s.reader().start(r.cmd, s.readCPU); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)

@@ -68,7 +68,7 @@ func latency(ctx context.Context, s *setup, all []*contestant) error {
 // mostAccepted returns the rate that accept measures, once and shortly.
 func (s *setup) mostAccepted(ctx context.Context, c *contestant) (float64, error) {
 	var fd int
-	err := s.recv.do(func() (err error) { fd, err = openSink(); return err })
+	err := s.recv.do(func() (err error) { fd, err = openSink(port); return err })
 	if err != nil {
 		return 0, err
 	}
@@ -92,16 +92,7 @@ func (s *setup) paced(ctx context.Context, c *contestant, rate float64) (times [
 		}
 		defer s.rule("-D")
 	}
-	var sink int
-	err = s.recv.do(func() (err error) {
-		if sink, err = openSink(); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(sink, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
-			return fmt.Errorf("SO_RCVBUFFORCE: %w", err)
-		}
-		return unix.SetsockoptInt(sink, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-	})
+	sink, err := s.openProbes()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -163,6 +154,7 @@ func newInbox(n, size int) *inbox {
 }
 
 // read appends the times on the way of what is there, of what was sent after since.
+// Others' datagrams are not taken for such.
 func (in *inbox) read(fd int, since int64, times []time.Duration) []time.Duration {
 	for i := range in.messages {
 		in.messages[i].header.SetControllen(stampLen)
@@ -171,9 +163,10 @@ func (in *inbox) read(fd int, since int64, times []time.Duration) []time.Duratio
 	if errno != 0 {
 		return times
 	}
+	now := time.Now().UnixNano()
 	for i := range int(n) {
 		sent := int64(binary.LittleEndian.Uint64(in.payload[i*in.size:]))
-		if sent < since || in.messages[i].header.Controllen < stampLen {
+		if in.messages[i].length != uint32(in.size) || sent < since || sent > now || in.messages[i].header.Controllen < stampLen {
 			continue
 		}
 		stamp := in.control[i*stampLen+unix.CmsgLen(0):]

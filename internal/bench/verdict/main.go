@@ -66,14 +66,17 @@ func main() {
 	flag.DurationVar(&s.endure, "endure", 20*time.Second, "time of each of endure's loads")
 	flag.IntVar(&s.length, "length", 1024, "length of the queue, in packets")
 	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
-	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
 	flag.IntVar(&s.burst, "burst", 32, "datagrams that the sender hands to the kernel at once")
 	hooks := flag.String("hook", "output,input", "where the queue is: output (of the sender), input (of the receiver)")
+	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
 	var rivals rivals
 	flag.StringVar(&rivals.suricata, "suricata", os.Getenv("SURICATA_ROOT"), "root directory with Suricata; / if it is installed here")
 	flag.StringVar(&rivals.goNFQueue, "go-nfqueue", os.Getenv("GO_NFQUEUE"), "a checkout of github.com/florianl/go-nfqueue")
 	flag.Func("contestant", "`name=command`, another one; {queue} and {length} are replaced", rivals.add)
 	flag.Parse()
+	if s.size < 8 || s.size > 1400 || s.flows < 1 || s.burst < 1 || s.burst > 64 || s.rounds < 1 {
+		log.Fatal("want 8 to 1400 bytes, a flow at least, 1 to 64 datagrams at once, a round at least")
+	}
 	if code, parent := ownSession(); parent {
 		os.Exit(code)
 	}
@@ -107,7 +110,7 @@ func run(s *setup, rivals *rivals, measures, hooks, only []string) (err error) {
 	s.describe()
 	for _, m := range measures {
 		f, ok := map[string]func(context.Context, *setup, []*contestant) error{
-			"accept": accept, "bulk": bulk, "latency": latency,
+			"accept": accept, "bulk": bulk, "latency": latency, "endure": endure,
 		}[m]
 		if !ok {
 			return fmt.Errorf("no measure %q", m)

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const port = 9
+// Ordinary datagrams go to port, those of a flood elsewhere.
+const port, floodPort = 9, 19
 
 // sender sends datagrams from its namespace as fast as one core can, or at a rate.
 // A burst is one system call: for a queue in INPUT with UDP_SEGMENT (Linux 4.18), so
@@ -133,9 +134,9 @@ func closeAll(fds []int) {
 	}
 }
 
-// openSink opens the socket that datagrams are sent to. Nobody reads it: when it is
+// openSink opens a socket that datagrams are sent to. Nobody reads it: when it is
 // full, each datagram ends there and is counted, at no cost of waking anyone.
-func openSink() (fd int, err error) {
+func openSink(port int) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
