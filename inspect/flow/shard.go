@@ -68,7 +68,7 @@ func (s *shard[V]) create(hash uint32, k *Key, swapped bool, now int64) uint32 {
 	id := s.free
 	f := s.at(id)
 	s.free = f.next
-	*f = Flow[V]{Key: *k, Started: now, Seen: now, hash: hash, swapped: swapped, state: Single}
+	*f = Flow[V]{Key: *k, Started: now, Seen: now, hash: hash, swapped: swapped, state: Unreplied}
 	if k.Proto() == packet.ProtoTCP {
 		f.state = Half
 	}

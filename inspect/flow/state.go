@@ -24,15 +24,15 @@ const (
 	Closing
 	// Closed: both sides have sent a FIN, or one an RST.
 	Closed
-	// Single: another protocol than TCP, packets of one side only.
-	Single
-	// Stream: another protocol than TCP, packets of both sides.
-	Stream
+	// Unreplied: another protocol than TCP, packets of one side only.
+	Unreplied
+	// Replied: another protocol than TCP, packets of both sides.
+	Replied
 
 	numStates = iota
 )
 
-var stateNames = [numStates]string{"half", "one-way", "established", "closing", "closed", "single", "stream"}
+var stateNames = [numStates]string{"half", "one-way", "established", "closing", "closed", "unreplied", "replied"}
 
 func (s State) String() string {
 	if int(s) < len(stateNames) {
@@ -54,13 +54,13 @@ var DefaultTimeouts = Timeouts{
 	Established: 2 * time.Hour,
 	Closing:     2 * time.Minute,
 	Closed:      10 * time.Second,
-	Single:      30 * time.Second,
-	Stream:      3 * time.Minute,
+	Unreplied:   30 * time.Second,
+	Replied:     3 * time.Minute,
 }
 
 // eviction is the order in which states give way when a shard is full. Of those of
 // one rank the one with the most flows does, so that a flood evicts its own kind.
-var eviction = [...][]State{{Closed}, {Half, Single}, {Closing}, {OneWay, Stream}, {Established}}
+var eviction = [...][]State{{Closed}, {Half, Unreplied}, {Closing}, {OneWay, Replied}, {Established}}
 
 // tcpTrack is the little that is kept of a TCP connection: enough to tell its state,
 // and a reset that can be meant from one that cannot.

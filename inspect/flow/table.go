@@ -15,23 +15,25 @@ import (
 // handing it out and the Ref's Release, or inside Config.Removed.
 type Flow[V any] struct {
 	Key Key
-	// Value belongs to the Table's user. A type without pointers keeps the garbage
-	// collector from looking into the flows at all.
-	Value V
-	// Started and Seen are when the first and the last packet came.
-	Started, Seen int64
-	// Packets and Bytes count per direction, Bytes by the IP headers' lengths.
-	Packets, Bytes [2]uint64
-
-	tcp tcpTrack
-	// The flows of one state in one shard are a list, oldest first.
-	prev, next uint32
+	// Seen is when the last packet came, Started when the first did.
+	Seen int64
 	// stamp is when the flow was last moved to its list's end, in ticks.
 	stamp uint32
 	hash  uint32
+	tcp   tcpTrack
 	state State
 	// swapped: the original direction's source is the key's higher endpoint.
 	swapped bool
+
+	// Packets and Bytes count per direction, Bytes by the IP headers' lengths.
+	Packets, Bytes [2]uint64
+	// Value belongs to the Table's user. A type without pointers keeps the garbage
+	// collector from looking into the flows at all.
+	Value   V
+	Started int64
+
+	// The flows of one state in one shard are a list, oldest first.
+	prev, next uint32
 }
 
 // State returns how far the flow has come.
@@ -185,7 +187,7 @@ func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 	case k.Proto() == packet.ProtoTCP:
 		state = f.tcp.advance(state, dir, p)
 	case dir == Reply:
-		state = Stream
+		state = Replied
 	}
 	if state != f.state || ticks(now)-f.stamp > s.lists[state].lag {
 		s.move(id, state, now)

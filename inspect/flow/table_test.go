@@ -85,7 +85,7 @@ func TestTrack(t *testing.T) {
 			p, q := e.udp(100), e.back().udp(50)
 
 			r := table.Track(p, 1000)
-			if !r.Created || r.Dir != flow.Original || r.Flow.Tuple() != p.Tuple() || r.Flow.State() != flow.Single {
+			if !r.Created || r.Dir != flow.Original || r.Flow.Tuple() != p.Tuple() || r.Flow.State() != flow.Unreplied {
 				t.Errorf("%v: first packet: %+v", e, r)
 			}
 			r.Flow.Value = 42
@@ -97,7 +97,7 @@ func TestTrack(t *testing.T) {
 			if r.Created || r.Flow.Value != 42 || r.Flow.Tuple() != p.Tuple() || (r.Dir == flow.Reply) == self {
 				t.Errorf("%v: answer: %+v", e, r)
 			}
-			if !self && (r.Flow.State() != flow.Stream || r.Flow.Packets != [2]uint64{1, 1} || r.Flow.Bytes != [2]uint64{uint64(p.Len), uint64(q.Len)} || r.Flow.Started != 1000 || r.Flow.Seen != 2000) {
+			if !self && (r.Flow.State() != flow.Replied || r.Flow.Packets != [2]uint64{1, 1} || r.Flow.Bytes != [2]uint64{uint64(p.Len), uint64(q.Len)} || r.Flow.Started != 1000 || r.Flow.Seen != 2000) {
 				t.Errorf("%v: answer: %+v", e, r.Flow)
 			}
 			r.Release()
@@ -289,10 +289,10 @@ func TestTimeouts(t *testing.T) {
 				table.Expire(now)
 			}
 			want := 0
-			if now >= int64(flow.DefaultTimeouts[flow.Single]) {
+			if now >= int64(flow.DefaultTimeouts[flow.Unreplied]) {
 				want = 1
 			}
-			if removed[flow.Single] != want {
+			if removed[flow.Unreplied] != want {
 				t.Fatalf("after %d s: removed %v", now/second, removed)
 			}
 		}
