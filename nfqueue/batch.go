@@ -7,14 +7,13 @@ import "sync/atomic"
 // NFQNL_MSG_VERDICT_BATCH, all others into one NFQNL_MSG_VERDICT each.
 //
 // A batch verdict judges every packet still queued up to its id, also one that
-// is held. So none is written while any is held: held is how many are. It can
-// only grow by hold, on this goroutine, which closes the run before; and a
-// Judge of another goroutine lowers it only after its own message was put into
-// the outbox, which is sent before this one. No ids are compared, so that they
-// may wrap.
+// is held. So a run only begins and grows while none is held: whatever is held
+// when it ends came after its last packet. Held packets become more on this
+// goroutine only, and fewer when Judge has put its message into the outbox, from
+// where it is sent before the run's. No ids are compared, so they may wrap.
 type batch struct {
 	queue uint16
-	held  *atomic.Int64
+	held  *atomic.Int64 // how many packets are
 	buf   []byte
 
 	run  Verdict // of the open run, if n is not 0
@@ -28,7 +27,8 @@ type batch struct {
 type tally struct {
 	kinds    [nfRepeat + 1]uint64 // by verdict
 	modified uint64
-	n        uint64
+	judged   uint64
+	received uint64
 }
 
 func (t *tally) add(v *Verdict) {
@@ -36,7 +36,7 @@ func (t *tally) add(v *Verdict) {
 	if v.has&hasPayload != 0 {
 		t.modified++
 	}
-	t.n++
+	t.judged++
 }
 
 // judge takes the verdict of the packet id, later than all before.
@@ -55,9 +55,6 @@ func (b *batch) judge(id uint32, v *Verdict) {
 	b.close()
 	b.buf = appendVerdict(b.buf, b.queue, id, v)
 }
-
-// hold is to be called before a packet is held.
-func (b *batch) hold() { b.close() }
 
 // close ends the run.
 func (b *batch) close() {

@@ -1,13 +1,13 @@
 package nfqueue
 
 import (
+	"errors"
 	"syscall"
 	"time"
 )
 
-// failed handles an error that the kernel has sent for the message of type
-// about with the sequence number seq, which is a packet's id.
-func (q *queue) failed(errno uint32, about uint16, seq uint32) {
+// failed handles an error that the kernel has sent for a message of type about.
+func (q *queue) failed(errno uint32, about uint16) {
 	switch {
 	case errno == 0: // an acknowledgement, see wake
 	case about == typeConfig:
@@ -32,9 +32,10 @@ func (q *queue) vanish() {
 	q.event(ErrVanished, 0, 0)
 	q.settle(Verdict{})
 	q.out.discard()
-	q.batch.buf, q.batch.count, q.arrivals = q.batch.buf[:0], tally{}, q.arrivals[:0]
+	q.batch.n, q.batch.buf, q.batch.count = 0, q.batch.buf[:0], tally{}
+	q.arrivals = q.arrivals[:0]
 	for {
-		if n, err := q.out.sock.receive(false); n == 0 && err == nil {
+		if n, err := q.out.sock.receive(false); n == 0 && !errors.Is(err, ErrOverrun) {
 			break
 		}
 	}

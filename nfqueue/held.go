@@ -59,7 +59,7 @@ func (h Held) Judge(v Verdict) error {
 	err = q.out.flush(nil)
 	var t tally
 	t.add(&v)
-	q.counters.judged(&t)
+	q.counters.add(&t)
 	q.counters.latency.add(Now()-p.received, 1)
 	return err
 }
@@ -89,7 +89,6 @@ func (q *queue) hold(p *Packet) Held {
 		return q.lastHeld
 	}
 	p.held = true
-	q.batch.hold()
 	q.out.mu.Lock()
 	defer q.out.mu.Unlock()
 	var i int
@@ -110,7 +109,6 @@ func (q *queue) hold(p *Packet) Held {
 // settle ends the waiting of all packets held. Those that get a verdict, v, are
 // judged with it; for none they are as flushed by the kernel.
 func (q *queue) settle(v Verdict) {
-	q.batch.close()
 	q.out.mu.Lock()
 	defer q.out.mu.Unlock()
 	var t tally
@@ -127,5 +125,5 @@ func (q *queue) settle(v Verdict) {
 		}
 		q.holds.Add(-1)
 	}
-	q.counters.judged(&t)
+	q.counters.add(&t)
 }

@@ -147,10 +147,10 @@ func (t *VLAN) parse(b []byte) bool {
 }
 
 // parseError reads the body of an NLMSG_ERROR: the negated errno, and the
-// header of the message it is about.
-func parseError(b []byte) (errno uint32, typ uint16, seq uint32, ok bool) {
+// type of the message it is about.
+func parseError(b []byte) (errno uint32, typ uint16, ok bool) {
 	if len(b) < 4+headerLen {
-		return 0, 0, 0, false
+		return 0, 0, false
 	}
-	return -native.Uint32(b), native.Uint16(b[8:]), native.Uint32(b[12:]), true
+	return -native.Uint32(b), native.Uint16(b[8:]), true
 }

@@ -122,8 +122,8 @@ func (q *queue) flush(received int64) {
 		q.event(fmt.Errorf("%w: %w", ErrRefused, err), 0, 0)
 	}
 	t := &q.batch.count
-	q.counters.judged(t)
-	if n := t.n - uint64(len(q.arrivals)); n > 0 {
+	q.counters.add(t)
+	if n := t.judged - uint64(len(q.arrivals)); n > 0 {
 		q.counters.latency.add(Now()-received, n)
 	}
 	if len(q.arrivals) > 0 {
@@ -152,8 +152,10 @@ func (q *queue) messages(b []byte, cut bool, now int64, handle Handler) {
 		case typePacket:
 			q.judge(b[headerLen:n:n], now, handle)
 		case typeError:
-			if errno, about, seq, ok := parseError(b[headerLen:n]); ok {
-				q.failed(errno, about, seq)
+			if errno, about, ok := parseError(b[headerLen:n]); ok {
+				if q.failed(errno, about); q.vanished {
+					return
+				}
 			} else {
 				q.malformed()
 			}
@@ -170,6 +172,14 @@ func (q *queue) judge(b []byte, now int64, handle Handler) {
 	p := &q.packet
 	*p = Packet{queue: q, Received: now}
 	hasID, err := p.parse(b)
+	if hasID {
+		// The kernel numbers packets before it finds the socket's buffer full.
+		if lost := p.ID - q.lastID - 1; int32(lost) > 0 {
+			q.counters.lost.Add(uint64(lost))
+			q.event(ErrOverrun, uint64(lost), 0)
+		}
+		q.lastID = p.ID
+	}
 	if err != nil {
 		q.malformed()
 		if hasID {
@@ -177,13 +187,7 @@ func (q *queue) judge(b []byte, now int64, handle Handler) {
 		}
 		return
 	}
-	// The kernel numbers packets before it finds the socket's buffer full.
-	if lost := p.ID - q.lastID - 1; lost != 0 && int32(lost) > 0 {
-		q.counters.lost.Add(uint64(lost))
-		q.event(ErrOverrun, uint64(lost), 0)
-	}
-	q.lastID = p.ID
-	q.counters.received.Add(1)
+	q.batch.count.received++
 	v := handle(p)
 	if p.held {
 		return

@@ -231,7 +231,7 @@ func (s *socket) ask(b []byte) (syscall.Errno, error) {
 	if _, _, err := unix.Recvfrom(s.fd, reply[:], unix.MSG_DONTWAIT); err != nil {
 		return 0, os.NewSyscallError("recvfrom", err)
 	}
-	errno, _, _, _ := parseError(reply[headerLen:])
+	errno, _, _ := parseError(reply[headerLen:])
 	return syscall.Errno(errno), nil
 }
 

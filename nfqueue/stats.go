@@ -85,7 +85,10 @@ type counters struct {
 	latency                           histogram
 }
 
-func (c *counters) judged(t *tally) {
+func (c *counters) add(t *tally) {
+	if t.received > 0 {
+		c.received.Add(t.received)
+	}
 	for i, n := range t.kinds {
 		if n > 0 {
 			c.kinds[i].Add(n)

@@ -117,8 +117,7 @@ func attrBytes(b []byte, typ uint16, v []byte) []byte {
 }
 
 // appendVerdict appends v for one packet. The id is the sequence number too,
-// so that an error, which repeats the header only (NETLINK_CAP_ACK), says for
-// which packet it is.
+// which is what a trace of netlink messages shows of errors.
 func appendVerdict(b []byte, queue uint16, id uint32, v *Verdict) []byte {
 	b, start := message(b, typeVerdict, flagRequest, id, queue)
 	b = appendVerdictHeader(b, id, v)

@@ -1,0 +1,241 @@
+package nfqueue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func accept(*Packet) Verdict { return Accept() }
+
+// step receives what is there and has it handled.
+func step(q *queue, h Handler) {
+	n, _ := q.receiveNow()
+	q.handle(n, h)
+}
+
+func TestEvents(t *testing.T) {
+	var events []Event
+	k := newKernel()
+	g := start(t, Config{Event: func(e Event) { events = append(events, e) }}, k)
+	q := g.queues[0]
+	for _, tt := range []struct {
+		name string
+		do   func()
+		want Event
+		stat func(s Stats) uint64
+		n    uint64
+	}{
+		{"flushed", func() {
+			k.arrive(0)
+			k.flush()
+			step(q, accept)
+		}, Event{Err: ErrFlushed, Packets: 1, Errno: uint32(syscall.ENOENT)}, func(s Stats) uint64 { return s.Flushed }, 1},
+		{"lost", func() {
+			k.room = 1
+			for n := range 5 {
+				k.arrive(n)
+			}
+			step(q, accept)
+			k.room = 0
+			k.arrive(6)
+		}, Event{Err: ErrOverrun, Packets: 4}, func(s Stats) uint64 { return s.Lost }, 4},
+		{"malformed", func() {
+			k.inbox = append(k.inbox, []byte("this is not a netlink message"))
+		}, Event{Err: ErrMalformed, Packets: 1}, func(s Stats) uint64 { return s.Malformed }, 1},
+		{"malformed with an id", func() {
+			k.arrive(7)
+			b := k.inbox[0]
+			k.inbox[0] = end(attrBytes(b, attrMark, []byte{1}), 0)
+		}, Event{Err: ErrMalformed, Packets: 1}, func(s Stats) uint64 { return s.Malformed + s.Dropped }, 3},
+		{"payload too long", func() {
+			k.arrive(8)
+			step(q, func(*Packet) Verdict { return Accept().WithPayload(make([]byte, MaxPayload+1)) })
+		}, Event{Err: ErrPayload, Packets: 1}, func(s Stats) uint64 { return s.Refused + s.Dropped }, 3},
+		{"vanished", func() {
+			k.arrive(9)
+			k.vanish()
+			step(q, accept)
+		}, Event{Err: ErrVanished, Errno: 0}, func(s Stats) uint64 { return s.Vanished }, 1},
+	} {
+		events = nil
+		tt.do()
+		step(q, accept)
+		if len(events) != 1 || !errors.Is(events[0].Err, tt.want.Err) || events[0].Packets != tt.want.Packets || events[0].Errno != tt.want.Errno {
+			t.Errorf("%s: %v, want %v", tt.name, events, tt.want)
+		}
+		if got := tt.stat(g.Stats()[0]); got != tt.n {
+			t.Errorf("%s: counted %d, want %d: %+v", tt.name, got, tt.n, g.Stats()[0].Malformed)
+		}
+	}
+	if k.fate(t, 7) != "0" || k.fate(t, 8) != "0" {
+		t.Error("a packet that could not be read or judged did not get the default verdict")
+	}
+	k.arrive(10)
+	step(q, accept)
+	if k.fate(t, 10) != "1" {
+		t.Error("the queue that vanished was not bound again")
+	}
+}
+
+// A queue that vanished starts its ids anew; what was held of the old one must
+// not be judged as one of the new.
+func TestVanishedHeld(t *testing.T) {
+	k := newKernel()
+	q := start(t, Config{}, k).queues[0]
+	k.arrive(0)
+	var old, other Held
+	step(q, func(p *Packet) Verdict { old = p.Hold(); return Verdict{} })
+	k.vanish()
+	k.arrive(1)
+	k.mu.Lock()
+	k.deliver(func() []byte { // the error of some verdict
+		e, start := message(nil, typeError, 0, 0, 0)
+		errno := syscall.ENODEV
+		e = native.AppendUint32(e[:start+headerLen], -uint32(errno))
+		return end(append(e, appendVerdict(nil, 0, 1, &Verdict{code: 1})[:headerLen]...), start)
+	}())
+	k.mu.Unlock()
+	step(q, accept)
+	k.arrive(2)
+	step(q, func(p *Packet) Verdict { other = p.Hold(); return Verdict{} })
+	if err := old.Judge(Drop()); err != ErrFlushed {
+		t.Errorf("judge a packet of a queue that is gone: %v", err)
+	}
+	if len(k.fates[2]) > 0 {
+		t.Errorf("the new packet with the same id got %q", k.fates[2])
+	}
+	if err := other.Judge(Accept()); err != nil || k.fate(t, 2) != "1" {
+		t.Error(err, k.fates[2])
+	}
+}
+
+func TestClose(t *testing.T) {
+	for _, tt := range []struct {
+		def                Verdict
+		held, unread, late string
+	}{
+		{Accept(), "1", "1", "failopen"},
+		{Drop(), "0", "0", "full"},
+		{Verdict{}, "0", "0", "full"},
+		{Accept().WithMark(3), "1 mark 3", "1", "failopen"},
+	} {
+		t.Run(tt.def.String(), func(t *testing.T) {
+			k := newKernel()
+			g := start(t, Config{Default: tt.def, Grace: 30 * time.Millisecond}, k)
+			ctx, cancel := context.WithCancel(context.Background())
+			held := make(chan Held, 2)
+			served := make(chan error)
+			go func() {
+				served <- g.Serve(ctx, func(p *Packet) Verdict {
+					held <- p.Hold()
+					return Verdict{}
+				})
+			}()
+			k.arrive(0)
+			k.arrive(1)
+			first, second := <-held, <-held
+			cancel()
+			for {
+				k.mu.Lock()
+				refusing := k.maxLen == 0
+				k.mu.Unlock()
+				if refusing {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			k.arrive(2) // while it drains
+			if err := second.Judge(Repeat()); err != nil {
+				t.Error("judge in the time of grace:", err)
+			}
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+			if err := first.Judge(Repeat()); err != ErrClosed {
+				t.Error("judge after the end:", err)
+			}
+			for n, want := range []string{tt.held, "4", tt.late} {
+				if got := k.fate(t, n); got != want {
+					t.Errorf("packet %d: %s, want %s", n, got, want)
+				}
+			}
+			if err := g.Serve(context.Background(), accept); !errors.Is(err, ErrClosed) {
+				t.Error("serve again:", err)
+			}
+			if err := g.Close(); err != nil {
+				t.Error("close again:", err)
+			}
+		})
+		t.Run(tt.def.String()+" never served", func(t *testing.T) {
+			k := newKernel()
+			g := start(t, Config{Default: tt.def}, k)
+			k.arrive(0)
+			if err := g.Close(); err != nil || k.fate(t, 0) != tt.unread {
+				t.Error(err, k.fates)
+			}
+		})
+	}
+}
+
+// A slow handler must not keep the verdicts of the packets before it.
+func TestMaxDelay(t *testing.T) {
+	k := newKernel()
+	q := start(t, Config{MaxDelay: time.Millisecond}, k).queues[0]
+	for n := range 4 {
+		k.arrive(n)
+	}
+	step(q, func(p *Packet) Verdict {
+		switch p.Mark {
+		case 1:
+			time.Sleep(2 * time.Millisecond)
+		case 2:
+			for n := range 2 {
+				if len(k.fates[n]) != 1 {
+					t.Errorf("packet %d has no verdict after 2 ms", n)
+				}
+			}
+		}
+		return Accept()
+	})
+}
+
+func TestConfigErrors(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{First: 65535, Count: 2}, "16 bits"},
+		{Config{Count: -1}, "16 bits"},
+		{Config{Batch: 5000}, "batch"},
+		{Config{Batch: -1}, "batch"},
+		{Config{CPUs: []int{-1}}, "no CPU -1"},
+		{Config{Default: Accept().WithPayload([]byte("x"))}, "default"},
+	} {
+		if _, err := Open(tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v, want %q", tt.cfg, err, tt.want)
+		}
+	}
+	if err := (Held{}).Judge(Accept()); !errors.Is(err, ErrJudged) {
+		t.Error("judge no packet:", err)
+	}
+}
+
+func TestVerdictString(t *testing.T) {
+	for want, v := range map[string]Verdict{
+		"none":                          {},
+		"accept":                        Accept(),
+		"drop mark 0x7":                 Drop().WithMark(7),
+		"repeat ct mark 0x2/0xf":        Repeat().WithConnmarkBits(0x12, 0xf),
+		"queue 65535 bypass":            ToQueue(65535).WithBypass(),
+		"accept payload 3 bytes":        Accept().WithBypass().WithPayload([]byte("abc")),
+		"accept ct mark 0x1/0xffffffff": Accept().WithConnmark(1),
+	} {
+		if v.String() != want {
+			t.Errorf("%s, want %s", v, want)
+		}
+	}
+}
