@@ -1,0 +1,419 @@
+package rule
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Bounds on a file.
+const (
+	maxFileSize = 4 << 20
+	maxNest     = 500 // brackets inside each other
+	maxDashes   = 32  // sequences that begin on one line
+)
+
+// reader walks the YAML of one file and collects what is wrong with it.
+type reader struct {
+	src      []byte
+	lines    []int // offset of each line
+	problems problems
+}
+
+// parse reads the one document of a file, nil when it is empty or cannot be read.
+func (r *reader) parse() (body ast.Node) {
+	r.lines = []int{0}
+	for i, c := range r.src {
+		if c == '\n' {
+			r.lines = append(r.lines, i+1)
+		}
+	}
+	switch {
+	case len(r.src) > maxFileSize:
+		r.problems.add(1, 1, "the file has %d bytes, more than the %d that are read", len(r.src), maxFileSize)
+		return nil
+	case !utf8.Valid(r.src):
+		r.problems.add(1, 1, "the file is no UTF-8 text")
+		return nil
+	case bytes.IndexByte(r.src, 0) >= 0:
+		r.problems.add(1, 1, "the file has a zero byte in it")
+		return nil
+	}
+	if line := r.tooDeep(); line > 0 {
+		r.problems.add(line, 1, "brackets or dashes are nested too deep")
+		return nil
+	}
+	// The YAML library panics on some malformed input.
+	defer func() {
+		if p := recover(); p != nil {
+			r.problems.add(1, 1, "the file is no YAML: %v", p)
+			body = nil
+		}
+	}()
+	file, err := parser.ParseBytes(r.src, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		line, column, message := 1, 1, err.Error()
+		var yamlErr yaml.Error
+		if errors.As(err, &yamlErr) {
+			message = yamlErr.GetMessage()
+			if t := yamlErr.GetToken(); t != nil && t.Position != nil {
+				line, column = t.Position.Line, t.Position.Column
+			}
+		}
+		r.problems.add(line, column, "%s", message)
+		return nil
+	}
+	for _, d := range file.Docs {
+		switch {
+		case d.Body == nil || d.Body.Type() == ast.CommentType || d.Body.Type() == ast.CommentGroupType:
+		case body != nil:
+			r.complain(d.Body, "a rule file is one document; this begins another")
+		default:
+			body = d.Body
+		}
+	}
+	return body
+}
+
+// tooDeep finds the line where nesting exceeds what the YAML library, whose time and
+// stack grow with it, should be given. It does not know quotes: brackets in strings
+// count, closing ones take back.
+func (r *reader) tooDeep() (line int) {
+	depth, dashes, start := 0, 0, true
+	line = 1
+	for _, c := range r.src {
+		switch c {
+		case '[', '{':
+			depth, start = depth+1, false
+		case ']', '}':
+			depth, start = max(depth-1, 0), false
+		case '\n':
+			line, dashes, start = line+1, 0, true
+		case '-', '?':
+			if start {
+				dashes++
+			}
+		case ' ', '\t':
+		default:
+			start = false
+		}
+		if depth > maxNest || dashes > maxDashes {
+			return line
+		}
+	}
+	return 0
+}
+
+// complain adds a problem at a node.
+func (r *reader) complain(n ast.Node, format string, args ...any) {
+	line, column := place(n)
+	r.problems.add(line, column, format, args...)
+}
+
+// place is where a node begins.
+func place(n ast.Node) (line, column int) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return place(n.Values[0].Key)
+		}
+	case *ast.MappingValueNode:
+		return place(n.Key)
+	}
+	t := n.GetToken()
+	if t == nil || t.Position == nil {
+		return 1, 1
+	}
+	return t.Position.Line, t.Position.Column
+}
+
+// entry is one key of a mapping with its value.
+type entry struct {
+	name  string
+	key   ast.Node
+	value ast.Node
+}
+
+// mapping returns the entries of a mapping, each key once. what says what the mapping
+// is for, in messages. ok is false when n is no mapping.
+func (r *reader) mapping(n ast.Node, what string) (entries []entry, ok bool) {
+	var values []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{n}
+	default:
+		if !r.refuse(n) {
+			r.complain(n, "%s has keys and values: write name: value", what)
+		}
+		return nil, false
+	}
+	seen := map[string]int{}
+	for _, v := range values {
+		key, ok := v.Key.(ast.Node)
+		if !ok || r.refuse(key) {
+			continue
+		}
+		name, _ := r.scalar(key, "a key")
+		line, _ := place(key)
+		if first, double := seen[name]; double {
+			r.complain(key, "%s is there twice, first in line %d", name, first)
+			continue
+		}
+		seen[name] = line
+		entries = append(entries, entry{name, key, v.Value})
+	}
+	return entries, true
+}
+
+// known complains about the entries whose key is not among names.
+func (r *reader) known(entries []entry, what string, names ...string) map[string]entry {
+	by := make(map[string]entry, len(entries))
+	for _, e := range entries {
+		by[e.name] = e
+		found := false
+		for _, name := range names {
+			found = found || name == e.name
+		}
+		if !found {
+			hint := suggest(e.name, names)
+			if hint == "" {
+				hint = "; there are " + strings.Join(names, ", ")
+			}
+			r.complain(e.key, "%s has no key %s%s", what, e.name, hint)
+		}
+	}
+	return by
+}
+
+// sequence returns the elements of a sequence; a single value is a sequence of one.
+func (r *reader) sequence(n ast.Node) []ast.Node {
+	switch n := n.(type) {
+	case *ast.SequenceNode:
+		return n.Values
+	case *ast.NullNode:
+		return nil
+	}
+	return []ast.Node{n}
+}
+
+// refuse complains about what YAML has and rule files have no use for.
+func (r *reader) refuse(n ast.Node) bool {
+	switch n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		r.complain(n, "anchors, aliases and merge keys are not used in rule files; name a list instead")
+	case *ast.TagNode:
+		r.complain(n, "tags are not used in rule files")
+	case *ast.MappingKeyNode:
+		r.complain(n, "keys are plain names")
+	default:
+		return false
+	}
+	return true
+}
+
+// scalar is the text of a single value as it is written, quotes and escapes undone.
+func (r *reader) scalar(n ast.Node, what string) (text string, ok bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	case *ast.NullNode:
+		r.complain(n, "%s is empty", what)
+		return "", false
+	}
+	if !r.refuse(n) {
+		r.complain(n, "%s is one value, not several", what)
+	}
+	return "", false
+}
+
+func (r *reader) boolean(n ast.Node, what string) bool {
+	if b, ok := n.(*ast.BoolNode); ok {
+		return b.Value
+	}
+	r.complain(n, "%s is true or false", what)
+	return false
+}
+
+// inside finds where in the file the character at (line, column), from 1 and 0, of a
+// scalar's text is. When quoting and folding make it impossible to tell, exact is
+// false and the place is that of the scalar.
+func (r *reader) inside(n ast.Node, text string, line, column int) (fileLine, fileColumn int, exact bool) {
+	fileLine, fileColumn = place(n)
+	start, style, ok := r.rawStart(n)
+	if !ok {
+		return fileLine, fileColumn, false
+	}
+	at, ok := align(r.src[start:], style, text, offsetOf(text, line, column))
+	if !ok {
+		return fileLine, fileColumn, false
+	}
+	fileLine, fileColumn = r.lineAndColumn(start + at)
+	return fileLine, fileColumn, true
+}
+
+// offsetOf turns a line from 1 and a column in characters from 0 into a byte offset.
+func offsetOf(text string, line, column int) int {
+	offset := 0
+	for ; line > 1; line-- {
+		i := strings.IndexByte(text[offset:], '\n')
+		if i < 0 {
+			break
+		}
+		offset += i + 1
+	}
+	for ; column > 0 && offset < len(text); column-- {
+		_, n := utf8.DecodeRuneInString(text[offset:])
+		offset += n
+	}
+	return offset
+}
+
+// rawStart is the offset in the file at which a scalar's own characters begin.
+func (r *reader) rawStart(n ast.Node) (offset int, style token.Type, ok bool) {
+	t := n.GetToken()
+	if t == nil || t.Position == nil || t.Position.Line < 1 || t.Position.Line > len(r.lines) {
+		return 0, 0, false
+	}
+	if _, block := n.(*ast.LiteralNode); block {
+		if t.Position.Line >= len(r.lines) {
+			return 0, 0, false
+		}
+		return r.lines[t.Position.Line], t.Type, true // the line behind the | or >
+	}
+	offset = r.lines[t.Position.Line-1]
+	for i := 1; i < t.Position.Column; i++ {
+		if offset >= len(r.src) || r.src[offset] == '\n' {
+			return 0, 0, false
+		}
+		_, size := utf8.DecodeRune(r.src[offset:])
+		offset += size
+	}
+	if t.Type == token.DoubleQuoteType || t.Type == token.SingleQuoteType {
+		if offset >= len(r.src) || r.src[offset] != '"' && r.src[offset] != '\'' {
+			return 0, 0, false
+		}
+		offset++
+	}
+	return offset, t.Type, true
+}
+
+func (r *reader) lineAndColumn(offset int) (line, column int) {
+	for line < len(r.lines) && r.lines[line] <= offset {
+		line++
+	}
+	return line, utf8.RuneCount(r.src[r.lines[line-1]:offset]) + 1
+}
+
+// align walks a scalar as written (raw) and its text in step until the byte at target
+// of text, and returns where in raw that is. Runs of white space are taken for each
+// other, which undoes folding and indentation of every style; ok is false when the
+// rest does not agree.
+func align(raw []byte, style token.Type, text string, target int) (at int, ok bool) {
+	i, k := 0, 0
+	for i < len(raw) && isSpace(raw[i]) && (k >= len(text) || !isSpace(text[k])) {
+		i++ // indentation of a block
+	}
+	for k < target {
+		if i >= len(raw) || k >= len(text) {
+			return 0, false
+		}
+		size, decoded := 1, text[k:k+1]
+		switch {
+		case style == token.DoubleQuoteType && raw[i] == '\\':
+			if size, decoded = unescape(raw[i:]); size == 0 {
+				return 0, false
+			}
+		case style == token.SingleQuoteType && raw[i] == '\'':
+			size, decoded = 2, "'"
+		case isSpace(raw[i]) || isSpace(text[k]):
+			var spaceRaw, spaceText int
+			for i+spaceRaw < len(raw) && isSpace(raw[i+spaceRaw]) {
+				spaceRaw++
+			}
+			for k+spaceText < len(text) && isSpace(text[k+spaceText]) {
+				spaceText++
+			}
+			if spaceRaw == 0 {
+				return 0, false
+			}
+			if k+spaceText > target {
+				return i + min(target-k, spaceRaw-1), true
+			}
+			i, k = i+spaceRaw, k+spaceText
+			continue
+		case raw[i] != text[k]:
+			return 0, false
+		}
+		if !strings.HasPrefix(text[k:], decoded) {
+			return 0, false
+		}
+		i, k = i+size, k+len(decoded)
+	}
+	return i, true
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+// unescape reads one escape sequence of a double-quoted scalar: how long it is, and
+// what it stands for.
+func unescape(raw []byte) (size int, decoded string) {
+	if len(raw) < 2 {
+		return 0, ""
+	}
+	digits := 0
+	switch raw[1] {
+	case 'n':
+		return 2, "\n"
+	case 't', '\t':
+		return 2, "\t"
+	case '"', '\\', '/', ' ':
+		return 2, string(raw[1])
+	case 'r':
+		return 2, "\r"
+	case 'x':
+		digits = 2
+	case 'u':
+		digits = 4
+	case 'U':
+		digits = 8
+	case '\n': // the line goes on
+		size = 2
+		for size < len(raw) && (raw[size] == ' ' || raw[size] == '\t') {
+			size++
+		}
+		return size, ""
+	}
+	if digits == 0 || len(raw) < 2+digits {
+		return 0, ""
+	}
+	n, err := strconv.ParseUint(string(raw[2:2+digits]), 16, 32)
+	if err != nil {
+		return 0, ""
+	}
+	return 2 + digits, string(rune(n))
+}
+
+// condition reports what is wrong inside a condition at its place in the file.
+func (r *reader) condition(n ast.Node, text string, complaints []complaint) {
+	for _, c := range complaints {
+		line, column, exact := r.inside(n, text, c.line, c.column)
+		if !exact {
+			c.message += fmt.Sprintf(" (at line %d, column %d of the condition)", c.line, c.column+1)
+		}
+		r.problems.add(line, column, "%s", c.message)
+	}
+}
