@@ -43,6 +43,7 @@ the kernel's log, kernel stacks. It holds no page that only user programs used.`
 				return err
 			}
 			s.readAround()
+			readForCrash(s.kernel)
 			size, err := writeFile(*to, func(f *os.File) error { return vmcore.Shrink(f, d, read.Pages()) })
 			if err != nil {
 				return err
