@@ -17,19 +17,23 @@ type Analyzer struct {
 	// datagrams the first of either side, whole.
 	Match func(flow Flow, dir Dir, first []byte) Verdict
 
-	// New makes the state for one flow. It is reused for others after Reset.
+	// New makes the state for one flow. It is reused for others after Close.
 	New func() Parser
 
 	pool sync.Pool
 }
 
 // All has every analyzer, in the order in which they are asked.
-var All = []*Analyzer{}
+var All = []*Analyzer{TLS, SSH, HTTP, QUIC, DNS}
 
 // Flow is what an analyzer may know of a flow besides its payload.
 type Flow struct {
 	Transport              Transport
 	ClientPort, ServerPort uint16
+
+	// Budget bounds what the parsers of all flows that share it may hold. With nil
+	// only the bounds of each flow hold.
+	Budget *Budget
 }
 
 // Transport is the IP protocol number of what carries the payload.
@@ -62,9 +66,11 @@ const (
 )
 
 // Parser reads one flow: the bytes of a stream in order, each once, in pieces of any
-// size, or datagrams one by one. It keeps what it needs in bounded memory and never
-// data itself.
+// size, or datagrams one by one. It copies what it needs later into bounded memory.
 type Parser interface {
+	// Start begins a flow.
+	Start(flow Flow)
+
 	// Feed reads data and writes what it learns to f. It stops behind a message
 	// whose facts the next one would replace: n < len(data) only then, and the
 	// caller, having looked at f, feeds the rest.
@@ -73,18 +79,20 @@ type Parser interface {
 	// Gap tells that n bytes of a stream were lost before the next Feed.
 	Gap(dir Dir, n int, f *Facts) Verdict
 
-	// Reset makes the state as new and lets go of everything large.
-	Reset()
+	// Close ends the flow and lets go of what it held.
+	Close()
 }
 
-func (a *Analyzer) get() Parser {
-	if p, ok := a.pool.Get().(Parser); ok {
-		return p
+func (a *Analyzer) get(flow Flow) Parser {
+	p, ok := a.pool.Get().(Parser)
+	if !ok {
+		p = a.New()
 	}
-	return a.New()
+	p.Start(flow)
+	return p
 }
 
 func (a *Analyzer) put(p Parser) {
-	p.Reset()
+	p.Close()
 	a.pool.Put(p)
 }

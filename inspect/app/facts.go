@@ -1,7 +1,8 @@
 package app
 
 // Facts is what the analyzers have learnt of one flow. The strings are never
-// overwritten: they may be kept when the flow is gone.
+// overwritten: they may be kept when the flow is gone. They are valid UTF-8; a byte
+// that is not is U+FFFD.
 //
 // Only the part of the flow's own protocol is ever filled; the others stay zero, and
 // their fields become final as soon as it is certain that they stay so.
@@ -99,6 +100,12 @@ type SSHBanner struct {
 	Line     string // "SSH-2.0-OpenSSH_9.9 Debian-1"
 	Version  string // "2.0"
 	Software string // "OpenSSH_9.9"
+}
+
+// claim says whose flow it is: what the other analyzers could learn is final.
+func (f *Facts) claim(p Proto, own FieldSet) {
+	f.Proto = p
+	f.settle(AllFields &^ own &^ (1 << FieldGap))
 }
 
 // settle makes fields known and final: their values cannot change any more.

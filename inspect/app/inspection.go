@@ -56,12 +56,13 @@ func (i *Inspection) Feed(dir Dir, data []byte) (n int, changed bool) {
 	if f.Done || len(data) == 0 {
 		return len(data), false
 	}
-	if i.parser == nil && !i.choose(dir&1, data) {
-		return len(data), f.Done
-	}
 	known, final, version := f.Known, f.Final, f.version
-	n, v := i.parser.Feed(dir&1, data, f)
-	i.judge(v)
+	f.Known |= 1 << FieldGap
+	if n = len(data); i.parser != nil || i.choose(dir&1, data) {
+		var v Verdict
+		n, v = i.parser.Feed(dir&1, data, f)
+		i.judge(v)
+	}
 	return n, known != f.Known || final != f.Final || version != f.version
 }
 
@@ -95,7 +96,7 @@ func (i *Inspection) choose(dir Dir, data []byte) bool {
 		}
 		switch a.Match(i.flow, dir, first) {
 		case Mine, Done:
-			i.analyzer, i.parser = a, a.get()
+			i.analyzer, i.parser = a, a.get(i.flow)
 			for d := range i.prefix {
 				early := i.prefix[d][:i.prefixLen[d]]
 				if Dir(d) == dir {
