@@ -154,6 +154,8 @@ var Analyzers = []*Analyzer{
 	Machine,
 	Lockup,
 	Stall,
+	Deadlocked,
+	StuckCPU,
 	Panic,
 }
 

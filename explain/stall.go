@@ -20,6 +20,7 @@ var Stall = &Analyzer{
 			if err != nil {
 				break
 			}
+			f.Evidence = append(f.Evidence, c.heldBy(t)...)
 			for _, fr := range c.Unwinder.Task(t).Frames {
 				if name := base(fr.Symbol.Name); !scheduling[name] {
 					f.Title += " in " + name

@@ -1,0 +1,130 @@
+package explain
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"inquest/kernel"
+	"inquest/kernel/x86"
+	"inquest/stack"
+)
+
+// StuckCPU finds CPUs that stayed in the kernel with their interrupts off, where no
+// watchdog has said so: on machines that were dumped or stopped from outside because
+// they hung.
+var StuckCPU = &Analyzer{
+	Name: "stuck-cpu",
+	Doc:  "CPUs with interrupts off and timers long overdue, on a machine that was stopped from outside",
+	Run:  runStuckCPU,
+}
+
+// overdue is how late a CPU's timer must be: the tick comes at least a hundred times a
+// second where a CPU is busy.
+const overdue = time.Second
+
+func runStuckCPU(c *Case) []Finding {
+	if cr := c.Crash; cr != nil && !c.stoppedFromOutside() {
+		return nil
+	}
+	clock, err := c.Kernel.Symbol("last_jiffies_update") // kernel/time/tick-sched.c
+	if err != nil {
+		return nil
+	}
+	now, err := c.Kernel.U64(clock)
+	if err != nil {
+		return nil
+	}
+	var all []Finding
+	for _, state := range c.Kernel.CPUStates() {
+		if c.Crash != nil && state.CPU == c.Crash.CPU {
+			continue
+		}
+		const interruptFlag = 1 << 9
+		flags, ok := state.Regs.Get(x86.EFlags)
+		if !ok || flags&interruptFlag != 0 || state.Regs.User() {
+			continue
+		}
+		late, due := c.timerLate(state.CPU, now)
+		if late < overdue {
+			continue
+		}
+		all = append(all, c.stuckFinding(state.CPU, late, due, now))
+	}
+	return all
+}
+
+// stoppedFromOutside reports whether somebody stopped the machine by an NMI.
+func (c *Case) stoppedFromOutside() bool {
+	cr := c.Crash
+	return cr.Event != nil && cr.Event.Kind == KindNMI || cr.Event == nil && cr.Panic != nil && strings.Contains(cr.Panic.Trigger, "NMI")
+}
+
+// timerLate returns how long the next timer of a CPU was overdue, in the time of the
+// last tick that any CPU saw. While a CPU handles its timers, none is the next.
+func (c *Case) timerLate(cpu int, now uint64) (late time.Duration, due uint64) {
+	timers, err := c.Kernel.PerCPUVar("hrtimer_bases", "hrtimer_cpu_base", cpu)
+	if err != nil {
+		return 0, 0
+	}
+	const never = 1<<63 - 1 // KTIME_MAX
+	due, err = timers.Uint("expires_next")
+	if err != nil || due == 0 || due >= never || now >= never || now < due {
+		return 0, 0
+	}
+	return time.Duration(now - due), due
+}
+
+func (c *Case) stuckFinding(cpu int, late time.Duration, due, now uint64) Finding {
+	f := Finding{Class: HardLockup, Confidence: Likely, Weight: 1}
+	who := "something"
+	t, _ := c.Kernel.Current(cpu)
+	var trace *stack.Trace
+	if t != nil {
+		who = fmt.Sprintf("%s (pid %d)", t.Comm, t.PID)
+		trace = c.Unwinder.Task(t)
+	}
+	f.Title = fmt.Sprintf("hard lockup: %s keeps CPU %d with its interrupts off, for %.1f s", who, cpu, late.Seconds())
+	if trace != nil && len(trace.Frames) > 0 {
+		c.Unwinder.Arguments(trace)
+		at := &trace.Frames[0]
+		f.Evidence = append(f.Evidence, Evidence{
+			Text: fmt.Sprintf("CPU %d was at %s, with the interrupt flag clear", cpu, at.Name()), Addr: at.PC, Check: fmt.Sprintf("bt --cpu %d", cpu),
+		})
+		named := false
+		for i := range trace.Frames {
+			fr := &trace.Frames[i]
+			if !spins(fr.Symbol.Name) {
+				f.Title += " in " + functionOf(fr.Name())
+				break
+			}
+			if lock, ok := spinLock(fr); ok && !named {
+				named = true
+				f.Evidence = append(f.Evidence, Evidence{
+					Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
+					Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
+				})
+			}
+		}
+	}
+	f.Evidence = append(f.Evidence, Evidence{
+		Text: fmt.Sprintf("its next timer was due at %.3f s, the last tick of the machine was at %.3f s: no timer interrupt has come through since",
+			time.Duration(due).Seconds(), time.Duration(now).Seconds()),
+		Check: fmt.Sprintf("struct hrtimer_cpu_base.expires_next hrtimer_bases:%d", cpu),
+	})
+	return f
+}
+
+// spins reports whether a function waits for a spinlock.
+func spins(function string) bool {
+	name := base(function)
+	return strings.Contains(name, "spin_lock") || strings.Contains(name, "read_lock") || strings.Contains(name, "write_lock")
+}
+
+// spinLock is the lock that such a function was given.
+func spinLock(f *stack.Frame) (stack.Arg, bool) {
+	if len(f.Args) == 0 || !f.Args[0].Known || f.Args[0].Value < userTop {
+		return stack.Arg{}, false
+	}
+	return f.Args[0], true
+}
