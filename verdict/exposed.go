@@ -41,8 +41,11 @@ func exposed(kcore string) (advisory.Verdict, error) {
 	return advisory.Verdict{}, fmt.Errorf("there is no advisory %s", requestSockBug)
 }
 
-// carveOut decides what the configuration leaves open, and says why.
-func (c CarveOut) decide(check func() (advisory.Verdict, error)) (install bool, reason string) {
+// CarveOutNow decides whether SYN/ACKs that this machine makes are kept out of the queues
+// on the kernel that runs, and says why.
+func (c *Config) CarveOutNow() (carveOut bool, why string) { return c.CarveOut.decide(Exposed) }
+
+func (c CarveOut) decide(check func() (advisory.Verdict, error)) (carveOut bool, why string) {
 	switch c {
 	case CarveOutAlways:
 		return true, "carve_out is always"

@@ -37,8 +37,8 @@ const (
 	ByXT    Way = "xt"        // the target of iptables, through nft_compat: the kernel has no nft_queue
 )
 
-// Install makes the table, or replaces it, in one transaction: no packet sees half of
-// it. It returns how the kernel queues.
+// Install makes the table, or gives one that an earlier daemon left other rules, in one
+// transaction: no packet sees half of it. It returns how the kernel queues.
 func (r *Ruleset) Install(options ...nftables.ConnOption) (Way, error) {
 	way, err := r.install(options)
 	if err != nil {
@@ -55,20 +55,34 @@ func (r *Ruleset) install(options []nftables.ConnOption) (Way, error) {
 	if _, err := r.state(conn); err != nil {
 		return "", err
 	}
-	if err = r.replace(conn); err == nil {
+	if err = r.write(conn); err == nil {
 		return ByQueue, nil
 	}
 	// An expression that the kernel does not have is ENOENT.
 	if !errors.Is(err, unix.ENOENT) {
 		return "", explained(err)
 	}
-	switch err = r.withXT().replace(conn); {
+	switch err = r.withXT().write(conn); {
 	case err == nil:
 		return ByXT, nil
 	case errors.Is(err, unix.ENOENT):
 		return "", ErrNoQueueing
 	}
 	return "", explained(err)
+}
+
+// StopQueueing takes the rules that queue out of the table and leaves the others, so that
+// packets which wait in a queue can still get their verdicts: with the table's hooks the
+// kernel throws them away too (nf_queue_nf_hook_drop).
+func (r *Ruleset) StopQueueing(options ...nftables.ConnOption) error {
+	conn, err := nftables.New(options...)
+	if err == nil {
+		err = r.without(func(a action) bool { _, queues := a.(enqueue); return queues }).update(conn)
+	}
+	if err != nil {
+		return fmt.Errorf("stop queueing in table inet %s: %w", r.Table, explained(err))
+	}
+	return nil
 }
 
 // Remove deletes the table. It is no error if there is none.
@@ -131,12 +145,31 @@ func (r *Ruleset) state(conn *nftables.Conn) (there bool, err error) {
 	return true, fmt.Errorf("%w; give daemon.table another name, or delete it", ErrForeignTable)
 }
 
-// replace sends the transaction.
-func (r *Ruleset) replace(conn *nftables.Conn) error {
-	table := r.table()
-	conn.AddTable(table) // so that there is one to delete
-	conn.DelTable(table)
-	conn.AddTable(table)
+// write makes the table have these rules. Chains that are there already stay where they
+// are hooked in, lest the kernel drops what waits in the queues; if they are hooked in
+// elsewhere (EEXIST; before 6.4 EBUSY or EOPNOTSUPP), the table is made anew.
+func (r *Ruleset) write(conn *nftables.Conn) error {
+	err := r.update(conn)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
+		table := r.table()
+		conn.AddTable(table) // so that there is one to delete
+		conn.DelTable(table)
+		r.add(conn)
+		return conn.Flush()
+	}
+	return err
+}
+
+// update replaces the rules of all chains.
+func (r *Ruleset) update(conn *nftables.Conn) error {
+	conn.AddTable(r.table())
+	conn.FlushTable(r.table())
+	r.add(conn)
+	return conn.Flush()
+}
+
+func (r *Ruleset) add(conn *nftables.Conn) {
+	table := conn.AddTable(r.table())
 	for _, c := range r.chains {
 		conn.AddChain(c.nftables(table))
 	}
@@ -149,7 +182,6 @@ func (r *Ruleset) replace(conn *nftables.Conn) error {
 			conn.AddRule(rule.nftables(table, c.name, comment))
 		}
 	}
-	return conn.Flush()
 }
 
 func (c *chain) nftables(table *nftables.Table) *nftables.Chain {

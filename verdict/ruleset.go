@@ -166,15 +166,31 @@ func (e *Exclude) rules(hook Hook) []kernelRule {
 
 // withXT returns the same rules for a kernel without nft_queue.
 func (r *Ruleset) withXT() *Ruleset {
+	return r.changed(func(rule kernelRule) (kernelRule, bool) {
+		if q, ok := rule.do.(enqueue); ok {
+			q.xt = true
+			rule.do = q
+		}
+		return rule, true
+	})
+}
+
+// without returns the rules but those that do something.
+func (r *Ruleset) without(does func(action) bool) *Ruleset {
+	return r.changed(func(rule kernelRule) (kernelRule, bool) { return rule, !does(rule.do) })
+}
+
+// changed returns a copy with each rule as change returns it, if it is to stay.
+func (r *Ruleset) changed(change func(kernelRule) (kernelRule, bool)) *Ruleset {
 	x := &Ruleset{Table: r.Table}
 	for _, c := range r.chains {
-		c.rules = append([]kernelRule(nil), c.rules...)
-		for i := range c.rules {
-			if q, ok := c.rules[i].do.(enqueue); ok {
-				q.xt = true
-				c.rules[i].do = q
+		var rules []kernelRule
+		for _, rule := range c.rules {
+			if rule, stays := change(rule); stays {
+				rules = append(rules, rule)
 			}
 		}
+		c.rules = rules
 		x.chains = append(x.chains, c)
 	}
 	return x

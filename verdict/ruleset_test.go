@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,6 +83,7 @@ func TestIPTablesChainNames(t *testing.T) {
 type kernelSays struct {
 	refuse []string
 	errno  int
+	times  int // transactions to refuse something in; 0 for all
 	sent   []uint16
 	data   [][]byte
 }
@@ -92,6 +94,9 @@ func (k *kernelSays) dial(req []netlink.Message) ([]netlink.Message, error) {
 		kind := uint16(m.Header.Type)
 		if kind == unix.NFNL_MSG_BATCH_BEGIN {
 			k.sent, k.data = nil, nil
+		}
+		if kind == unix.NFNL_MSG_BATCH_END && k.times == 1 {
+			k.refuse = nil
 		}
 		k.sent, k.data = append(k.sent, kind&0xff), append(k.data, m.Data)
 		if m.Header.Flags&netlink.Acknowledge == 0 || kind>>8 != unix.NFNL_SUBSYS_NFTABLES {
@@ -110,7 +115,9 @@ func (k *kernelSays) dial(req []netlink.Message) ([]netlink.Message, error) {
 	return replies, nil
 }
 
-func binaryNative(v uint32) []byte { return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)} }
+func binaryNative(v uint32) []byte {
+	return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}
+}
 
 func TestInstallMessages(t *testing.T) {
 	k := &kernelSays{}
@@ -123,14 +130,14 @@ func TestInstallMessages(t *testing.T) {
 	for _, c := range r.chains {
 		rules += len(c.rules)
 	}
-	want := []uint16{unix.NFNL_MSG_BATCH_BEGIN, unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE}
-	for range r.chains {
-		want = append(want, unix.NFT_MSG_NEWCHAIN)
+	messages := func(first ...uint16) []uint16 {
+		list := append([]uint16{unix.NFNL_MSG_BATCH_BEGIN}, first...)
+		list = append(list, unix.NFT_MSG_NEWTABLE)
+		list = append(list, slices.Repeat([]uint16{unix.NFT_MSG_NEWCHAIN}, len(r.chains))...)
+		list = append(list, slices.Repeat([]uint16{unix.NFT_MSG_NEWRULE}, rules)...)
+		return append(list, unix.NFNL_MSG_BATCH_END)
 	}
-	for range rules {
-		want = append(want, unix.NFT_MSG_NEWRULE)
-	}
-	want = append(want, unix.NFNL_MSG_BATCH_END)
+	want := messages(unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELRULE)
 	if diff := cmp.Diff(want, k.sent); diff != "" {
 		t.Errorf("the transaction's messages: -want +got:\n%s", diff)
 	}
@@ -138,6 +145,29 @@ func TestInstallMessages(t *testing.T) {
 	queue := []byte{6, 0, 1, 0, 0, 0, 0, 0, 6, 0, 2, 0, 0, 4, 0, 0, 6, 0, 3, 0, 0, 3, 0, 0}
 	if last := k.data[len(k.data)-2]; !bytes.Contains(last, queue) {
 		t.Errorf("the last rule does not queue: % x", last)
+	}
+
+	if err := r.StopQueueing(nftables.WithTestDial(k.dial)); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range k.data {
+		if bytes.Contains(data, []byte("\x01\x00queue\x00")) {
+			t.Error("a rule still queues")
+		}
+	}
+	rules -= 3
+	if diff := cmp.Diff(messages(unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELRULE), k.sent); diff != "" {
+		t.Errorf("the transaction that stops queueing: -want +got:\n%s", diff)
+	}
+
+	// A kernel whose table hooks in elsewhere.
+	rules += 3
+	k.errno, k.refuse, k.times = int(unix.EEXIST), []string{"input\x00"}, 1
+	if way, err := r.Install(nftables.WithTestDial(k.dial)); err != nil || way != ByQueue {
+		t.Fatalf("got %q, %v", way, err)
+	}
+	if diff := cmp.Diff(messages(unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE), k.sent); diff != "" {
+		t.Errorf("the transaction that makes the table anew: -want +got:\n%s", diff)
 	}
 }
 
