@@ -66,16 +66,15 @@ var FreedTwice = &Analyzer{
 // freer returns the frame that called the allocator to free something, and the number
 // of the allocator's outermost frame; "" when the crash was not in the allocator.
 func (c *Case) freer() (name string, frame int) {
-	frames := c.Crash.Trace.Frames
 	frees := false
-	i := c.Crash.Culprit
-	for ; i < len(frames) && allocatorNames[base(frames[i].Symbol.Name)]; i++ {
-		frees = frees || strings.Contains(frames[i].Symbol.Name, "free")
-	}
-	if !frees || i == len(frames) {
+	name, frame = c.outside(func(function string) bool {
+		frees = frees || allocatorNames[function] && strings.Contains(function, "free")
+		return allocatorNames[function]
+	})
+	if !frees {
 		return "", 0
 	}
-	return frames[i].Name(), i - 1
+	return name, frame
 }
 
 // freed finds the free object that the allocator was given to free: among the

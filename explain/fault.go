@@ -203,6 +203,7 @@ func (c *Case) symname(addr uint64) (string, uint64) {
 // functionOf takes the function from "symbol+0xoffset [module]".
 func functionOf(name string) string {
 	name, _, _ = strings.Cut(name, "+")
+	name, _, _ = strings.Cut(name, " ")
 	return base(name)
 }
 

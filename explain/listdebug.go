@@ -62,20 +62,36 @@ func (c *Case) during(record int) bool {
 // firstOutside returns the innermost frame from the trap outwards, and the first
 // one beyond the named functions. Both are "" when the trap was not in one of them.
 func (c *Case) firstOutside(functions ...string) (frame, caller string) {
-	cr := c.Crash
-	if cr == nil || cr.Trace == nil || len(cr.Trace.Frames) == 0 {
+	inside := set(functions...)
+	caller, last := c.outside(func(function string) bool { return inside[function] })
+	if caller == "" {
 		return "", ""
 	}
-	inside := set(functions...)
+	return c.Crash.Trace.Frames[last].Name(), caller
+}
+
+// outside returns the first function from the trap outwards that is not inside, and the
+// number of the last frame that is. It may have left the stack by a tail call to one that
+// is. It is "" when the trap was not inside, or all is.
+func (c *Case) outside(inside func(function string) bool) (caller string, last int) {
+	cr := c.Crash
+	if cr == nil || cr.Trace == nil {
+		return "", 0
+	}
+	c.arguments(nil)
 	for i := cr.Culprit; i < len(cr.Trace.Frames); i++ {
 		f := &cr.Trace.Frames[i]
-		if !inside[base(f.Symbol.Name)] {
-			if frame == "" {
-				return "", ""
+		if !inside(base(f.Symbol.Name)) {
+			if i == cr.Culprit {
+				return "", 0
 			}
-			return frame, f.Name()
+			return f.Name(), i - 1
 		}
-		frame = f.Name()
+		for _, t := range f.Tail {
+			if !t.OneOf && !inside(base(t.Symbol.Name)) {
+				return c.Kernel.Name(t.Symbol.Addr), i
+			}
+		}
 	}
-	return "", ""
+	return "", 0
 }
