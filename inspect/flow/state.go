@@ -65,8 +65,9 @@ var eviction = [...][]State{{Closed}, {Half, Unreplied}, {Closing}, {OneWay, Rep
 // tcpTrack is the little that is kept of a TCP connection: enough to tell its state,
 // and a reset that can be meant from one that cannot.
 type tcpTrack struct {
-	next [2]uint32 // the sequence number after the last byte of each side
-	seen [2]side
+	next  [2]uint32 // the sequence number after the last byte of each side
+	first [2]uint32 // that after its SYN
+	seen  [2]side
 }
 
 type side uint8
@@ -115,6 +116,7 @@ func (t *tcpTrack) advance(s State, dir Dir, p *packet.Packet) State {
 	bits := sideAny
 	if flags&packet.SYN != 0 {
 		bits |= sideSYN
+		t.synchronize(dir, p)
 	} else if flags&packet.ACK != 0 {
 		bits |= sideACK
 	}
@@ -139,6 +141,17 @@ func (t *tcpTrack) advance(s State, dir Dir, p *packet.Packet) State {
 		return Established
 	}
 	return s
+}
+
+// synchronize takes in a SYN or SYN/ACK. Of several SYNs with different numbers, some
+// of which the other side may never have seen, it is the answered one that counts.
+func (t *tcpTrack) synchronize(dir Dir, p *packet.Packet) {
+	if t.seen[1-dir]&sideSYN == 0 || t.seen[dir]&(sideSYN|sideACK) == 0 {
+		t.first[dir] = p.TCP.Seq + 1
+	}
+	if t.seen[1-dir]&sideSYN != 0 && t.seen[dir]&sideSYN == 0 && p.TCP.Flags&packet.ACK != 0 {
+		t.first[1-dir] = p.TCP.Ack
+	}
 }
 
 // acknowledges tells whether p, now that both sides were seen, proves that its

@@ -139,6 +139,14 @@ type waiting struct {
 func (w *waiting) len() int    { return len(w.data) + w.lost }
 func (w *waiting) end() uint32 { return w.seq + uint32(w.len()) }
 
+// Begin sets the sequence number of the first byte of a stream whose SYN was seen
+// elsewhere; it does nothing to a stream that has begun.
+func (s *Stream) Begin(seq uint32) {
+	if !s.started {
+		s.started, s.next = true, seq
+	}
+}
+
 // Midstream tells that the stream's beginning was not seen.
 func (s *Stream) Midstream() bool { return s.middle }
 

@@ -39,9 +39,19 @@ type Flow[V any] struct {
 // State returns how far the flow has come.
 func (f *Flow[V]) State() State { return f.state }
 
-// Tuple returns who talks to whom, in the original direction.
+// FirstSeq returns the sequence number of the first byte of a side of a TCP
+// connection; ok is false when its SYN was not seen.
+func (f *Flow[V]) FirstSeq(d Dir) (seq uint32, ok bool) {
+	return f.tcp.first[d], f.tcp.seen[d]&sideSYN != 0
+}
+
+// Tuple returns who talks to whom, in the original direction. It has no ports where
+// the protocol has none.
 func (f *Flow[V]) Tuple() packet.Tuple {
 	t := f.Key.tuple()
+	if p := f.Key.Proto(); p == packet.ProtoICMP || p == packet.ProtoICMPv6 {
+		t.SrcPort, t.DstPort = 0, 0
+	}
 	if f.swapped {
 		t = t.Reverse()
 	}
@@ -147,7 +157,7 @@ func (r Ref[V]) Release() {
 func (r Ref[V]) Remove(why Reason) { r.shard.remove(r.shard.id(r.Flow), why) }
 
 // Track returns the flow that p belongs to, made if it is not there, and counts p
-// in. The time now is in nanoseconds of any clock that does not run backwards. With
+// in. The first packet's direction is the original one, unless it is a SYN/ACK. The time now is in nanoseconds of any clock that does not run backwards. With
 // each packet at most a few flows that have timed out are removed.
 func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 	k, swapped, ok := KeyOf(p)
@@ -171,8 +181,9 @@ func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 		}
 	}
 	if id == 0 {
-		id = s.create(hash, &k, swapped, now)
 		created = true
+		answer := k.Proto() == packet.ProtoTCP && p.TCP.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK
+		id = s.create(hash, &k, swapped != answer, now)
 	}
 	f := s.at(id)
 	dir := Original

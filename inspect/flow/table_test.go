@@ -246,6 +246,46 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestSYNACKFirst: a connection whose SYN was not seen is told the right way round.
+func TestSYNACKFirst(t *testing.T) {
+	table := flow.NewTable(flow.Config[int]{})
+	e := ends{src: 1, dst: 2, sport: 40000, dport: 80}
+	r := table.Track(e.back().tcp(packet.SYN|packet.ACK, 500, 101, ""), 0)
+	if !r.Created || r.Dir != flow.Reply || r.Flow.Tuple().DstPort != 80 || r.Flow.Packets != [2]uint64{0, 1} {
+		t.Errorf("%+v", r)
+	}
+	if seq, ok := r.Flow.FirstSeq(flow.Reply); seq != 501 || !ok {
+		t.Errorf("first byte %d, %t", seq, ok)
+	}
+	if _, ok := r.Flow.FirstSeq(flow.Original); ok {
+		t.Error("first byte of a side that was not seen")
+	}
+	r.Release()
+	r = table.Track(e.tcp(packet.ACK, 101, 501, ""), 1)
+	if r.Dir != flow.Original || r.Flow.State() != flow.Established {
+		t.Errorf("%v, %v", r.Dir, r.Flow.State())
+	}
+	r.Release()
+}
+
+// TestFirstSeq: which SYN counts is told by the SYN/ACK.
+func TestFirstSeq(t *testing.T) {
+	table := flow.NewTable(flow.Config[int]{})
+	e := ends{src: 1, dst: 2, sport: 40000, dport: 80}
+	for i, p := range []*packet.Packet{
+		e.tcp(packet.SYN, 1000, 0, ""), e.tcp(packet.SYN, 7_000_000, 0, ""), e.tcp(packet.SYN, 3000, 0, ""),
+		e.back().tcp(packet.SYN|packet.ACK, 500, 1001, ""),
+		e.tcp(packet.SYN, 9000, 0, ""), e.back().tcp(packet.SYN|packet.ACK, 800, 9001, ""),
+		e.tcp(packet.ACK, 1001, 501, ""), e.tcp(packet.SYN, 9000, 0, ""),
+	} {
+		r := table.Track(p, int64(i))
+		if seq, ok := r.Flow.FirstSeq(flow.Original); i >= 3 && (seq != 1001 || !ok) {
+			t.Errorf("packet %d: first byte %d, %t", i, seq, ok)
+		}
+		r.Release()
+	}
+}
+
 func TestReopen(t *testing.T) {
 	var removed []flow.Reason
 	table := flow.NewTable(flow.Config[int]{Removed: func(f *flow.Flow[int], why flow.Reason) { removed = append(removed, why) }})
