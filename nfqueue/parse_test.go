@@ -49,7 +49,7 @@ func TestParse(t *testing.T) {
 		in   []byte
 		want Packet
 	}{
-		{"everything", whole, Packet{
+		{"everything", slices.Clone(whole), Packet{
 			ID: 256, Queue: 513, Protocol: 0x86dd, Family: 2, Hook: LocalOut, Info: ChecksumNotReady | Segments,
 			Mark: 5, Priority: 6, In: 1, Out: 2, PhysIn: 3, PhysOut: 4,
 			HWAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, L2Header: []byte{1, 2, 3}, VLAN: VLAN{0x8100, 7},
