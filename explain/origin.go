@@ -14,6 +14,11 @@ func (c *Case) trace(f *Finding, a x86.Access) {
 	cr := c.Crash
 	site := cr.Fault
 	c.arguments(nil)
+	if len(a.Registers()) == 0 && f.Class == NullDereference {
+		f.Evidence = append(f.Evidence, Evidence{
+			Text: "the instruction uses no register for the address: the compiler saw that the pointer is NULL here", Check: fmt.Sprintf("dis -r %v", site.PC),
+		})
+	}
 	for i, r := range a.Registers() {
 		v, ok := site.Regs.Get(r)
 		if !ok {

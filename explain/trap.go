@@ -1,8 +1,14 @@
 package explain
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"inquest/kernel"
+	"inquest/kernel/x86"
 )
 
 // Machine explains traps that no memory access raises.
@@ -19,6 +25,16 @@ var Machine = &Analyzer{
 		switch cr.Event.Kind {
 		case KindDivide:
 			f.Class, f.Title = DivideError, "division by zero, or an overflowing quotient, in "+in
+			if v, operand, ok := c.divisor(); ok {
+				f.Title = "division by zero in " + in
+				if v != 0 {
+					f.Title = "division whose quotient overflows in " + in
+				}
+				f.Evidence = append(f.Evidence, Evidence{
+					Text: fmt.Sprintf("%s at %s: %s is %#x", cr.Fault.Insn.Text(c.symname), c.culpritName(), operand, v),
+					Addr: cr.Fault.PC, Check: fmt.Sprintf("dis -r %v", cr.Fault.PC),
+				})
+			}
 		case KindInvalidOp:
 			f.Class, f.Title = BadInstruction, "invalid instruction in "+in
 		case KindStack:
@@ -41,6 +57,33 @@ var Machine = &Analyzer{
 		}
 		return []Finding{f}
 	},
+}
+
+// divisor is what the trapped instruction divided by.
+func (c *Case) divisor() (v uint64, operand string, ok bool) {
+	site := c.Crash.Fault
+	if site == nil || !site.Known || site.Insn.Op != x86asm.DIV && site.Insn.Op != x86asm.IDIV {
+		return 0, "", false
+	}
+	if r, isReg := site.Insn.Args[0].(x86asm.Reg); isReg {
+		reg, mask, known := x86.General(r)
+		if v, ok = site.Regs.Get(reg); !known || !ok {
+			return 0, "", false
+		}
+		return v & mask, strings.ToLower(r.String()), true
+	}
+	for _, a := range site.Insn.Accesses() {
+		at, known := a.Address(&site.Regs)
+		size := site.Insn.MemBytes
+		if !known || size < 1 || size > 8 {
+			continue
+		}
+		var b [8]byte
+		if c.Kernel.Read(b[:size], kernel.Addr(at)) == nil {
+			return binary.LittleEndian.Uint64(b[:]), fmt.Sprintf("what lies at %#x", at), true
+		}
+	}
+	return 0, "", false
 }
 
 // stackGuard reports whether the trapped stack pointer had left the task's stack
