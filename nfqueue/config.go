@@ -46,7 +46,8 @@ type Config struct {
 	// Timestamps has the kernel note when packets come in, see
 	// Packet.Timestamp; Stats.Latency then counts from that moment and so
 	// contains the time spent in the queue. It costs a clock read per
-	// packet that the machine receives, also for those that are not queued.
+	// packet that the machine receives, also for those that are not queued,
+	// and begins a moment after Open.
 	Timestamps bool
 
 	// Default is the verdict of packets for which the handler returned the

@@ -101,7 +101,7 @@ func (g *Queues) stop() {
 // without a verdict: the kernel stops queueing (with an accepting
 // Config.Default it lets new packets pass, otherwise it drops them), what waits
 // already is handled, packets held are waited for up to Config.Grace, and get
-// Config.Default then.
+// Config.Default then. A handler must not call it.
 func (g *Queues) Close() error {
 	g.mu.Lock()
 	first := !g.closed

@@ -103,10 +103,15 @@ func TestAttributes(t *testing.T) {
 	rule(t, "mangle -A PREROUTING -p udp --dport 4002 -j NFQUEUE --queue-num 20")
 	rule(t, "mangle -A INPUT -p udp --dport 4002 -j NFQUEUE --queue-num 20")
 	c := newPair(t, "127.0.0.1:4002")
-	c.send(t, strings.Repeat("x", 100))
-	if got := c.receive(t, 1); len(got) != 1 || len(got[0]) != 100 {
-		t.Fatalf("received %q", got)
-	}
+	eventually(t, "packets with timestamps", func() bool {
+		c.send(t, strings.Repeat("x", 100))
+		if got := c.receive(t, 1); len(got) != 1 || len(got[0]) != 100 {
+			t.Fatalf("received %q", got)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return !seen[nfqueue.PreRouting].Timestamp.IsZero() && !seen[nfqueue.LocalIn].Timestamp.IsZero()
+	})
 	for hook := nfqueue.PreRouting; hook <= nfqueue.PostRouting; hook++ {
 		p := seen[hook]
 		if hook == nfqueue.Forward {
