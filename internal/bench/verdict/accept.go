@@ -61,8 +61,8 @@ func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 		}
 	}
 	fmt.Printf("\nAccepted with the queue in %s, packets/s\n\n"+
-		"| contestant | accepted | of no queue | of floor | offered | queue full | socket full | CPU | RSS MiB | others | |\n"+
-		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n", strings.ToUpper(s.hook))
+		"| contestant | accepted | of no queue | of floor | ns CPU each | offered | queue full | socket full | CPU | RSS MiB | others | |\n"+
+		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n", strings.ToUpper(s.hook))
 	rates := map[string]float64{}
 	for _, c := range all {
 		if sm := samples[c]; len(sm) > 0 {
@@ -72,11 +72,12 @@ func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 	for _, c := range all {
 		sm := samples[c]
 		if len(sm) == 0 {
-			fmt.Printf("| %s | absent | | | | | | | | | %v |\n", c.name, c.absent)
+			fmt.Printf("| %s | absent | | | | | | | | | | %v |\n", c.name, c.absent)
 			continue
 		}
-		fmt.Printf("| %s | %.0f | %.2f | %.2f | %.0f | %.0f | %.0f | %.0f %% | %.0f | %.2f | %s |\n", c.name, rates[c.name],
-			rates[c.name]/rates["none"], rates[c.name]/rates["floor"],
+		fmt.Printf("| %s | %.0f | %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f %% | %.0f | %.2f | %s |\n", c.name, rates[c.name],
+			ratio(rates[c.name], rates["none"]), ratio(rates[c.name], rates["floor"]),
+			1e9*median(sm, func(s sample) float64 { return s.cpu / s.accepted }),
 			median(sm, func(s sample) float64 { return s.offered }),
 			median(sm, func(s sample) float64 { return s.full }),
 			median(sm, func(s sample) float64 { return s.user }),
@@ -164,6 +165,13 @@ func (a snapshot) since(b snapshot) sample {
 		cpu: (a.cpu - b.cpu).Seconds() / t, rss: float64(a.rss),
 		others: max(0, (a.busy-b.busy-(a.own-b.own)-(a.cpu-b.cpu)).Seconds()/t),
 	}
+}
+
+func ratio(a, b float64) string {
+	if b == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", a/b)
 }
 
 func median[T any, V cmp.Ordered](list []T, f func(T) V) V {

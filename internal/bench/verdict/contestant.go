@@ -199,17 +199,21 @@ func (r *running) stop() {
 	}
 }
 
-// usage returns the processor time used so far, and resident memory in KiB.
+// usage returns the processor time used so far by all threads, what the kernel did
+// on their behalf included, and resident memory in KiB.
 func (r *running) usage() (cpu time.Duration, rss int) {
-	pid := r.cmd.Process.Pid
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if i := bytes.LastIndexByte(stat, ')'); i >= 0 {
-		if f := strings.Fields(string(stat[i+1:])); len(f) > 21 {
-			user, _ := strconv.ParseInt(f[11], 10, 64)
-			system, _ := strconv.ParseInt(f[12], 10, 64)
-			pages, _ := strconv.Atoi(f[21])
-			// Clock ticks are of 10 ms wherever Linux shows them to users.
-			cpu, rss = time.Duration(user+system)*10*time.Millisecond, pages*os.Getpagesize()/1024
+	dir := fmt.Sprintf("/proc/%d", r.cmd.Process.Pid)
+	threads, _ := filepath.Glob(dir + "/task/*/schedstat")
+	for _, path := range threads {
+		text, _ := os.ReadFile(path)
+		ns, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(ns, 10, 64)
+		cpu += time.Duration(n)
+	}
+	if statm, err := os.ReadFile(dir + "/statm"); err == nil {
+		if f := strings.Fields(string(statm)); len(f) > 1 {
+			pages, _ := strconv.Atoi(f[1])
+			rss = pages * os.Getpagesize() / 1024
 		}
 	}
 	return cpu, rss

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -103,18 +104,25 @@ func (n *netns) udpArrived() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return parseArrived(snmp)
+}
+
+func parseArrived(snmp string) (uint64, error) {
 	var names, values []string
 	for line := range strings.Lines(snmp) {
 		if f := strings.Fields(line); len(f) > 0 && f[0] == "Udp:" {
 			names, values = values, f
 		}
 	}
+	if len(names) == 0 || len(names) != len(values) {
+		return 0, errors.New("/proc/net/snmp: no line of UDP")
+	}
 	var sum uint64
 	for i, name := range names {
 		if name == "InDatagrams" || name == "RcvbufErrors" || name == "NoPorts" {
 			v, err := strconv.ParseUint(values[i], 10, 64)
 			if err != nil {
-				return 0, err
+				return 0, fmt.Errorf("/proc/net/snmp: %w", err)
 			}
 			sum += v
 		}
@@ -135,6 +143,10 @@ func (n *netns) queueStat(queue int) (queueStat, error) {
 	if err != nil {
 		return queueStat{}, err
 	}
+	return parseQueueStat(text, queue)
+}
+
+func parseQueueStat(text string, queue int) (queueStat, error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 8 || f[0] != strconv.Itoa(queue) {
@@ -142,9 +154,11 @@ func (n *netns) queueStat(queue int) (queueStat, error) {
 		}
 		var v [8]uint64
 		for i := range v {
-			if v[i], err = strconv.ParseUint(f[i], 10, 64); err != nil {
+			n, err := strconv.ParseUint(f[i], 10, 64)
+			if err != nil {
 				return queueStat{}, fmt.Errorf("nfnetlink_queue: %w", err)
 			}
+			v[i] = n
 		}
 		// A queue is ready when packets are copied to it (mode 2).
 		return queueStat{bound: v[3] == 2, total: v[2], full: v[5], user: v[6], given: v[7]}, nil

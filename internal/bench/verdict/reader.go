@@ -19,7 +19,7 @@ func reader(args []string) error {
 	length := flags.Uint("length", 0, "")
 	batch := flags.Int("batch", 0, "")
 	busy := flags.Duration("busy", 0, "")
-	gso := flags.Bool("gso", false, "")
+	gso := flags.Bool("gso", true, "")
 	decide := flags.Bool("decide", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -64,6 +64,19 @@ static void configure(int attr, const void *data, int len)
 		errx(1, "configure queue %d: %s", queue, strerror(-e->error));
 }
 
+/* gso keeps the kernel from segmenting and from filling in checksums. */
+static void gso(void)
+{
+	char buf[256];
+	struct nlmsghdr *h = start(buf, NFQNL_MSG_CONFIG, 0);
+	uint32_t flag = htonl(NFQA_CFG_F_GSO);
+
+	put(h, NFQA_CFG_FLAGS, &flag, sizeof flag);
+	put(h, NFQA_CFG_MASK, &flag, sizeof flag);
+	if (send(fd, h, h->nlmsg_len, 0) < 0)
+		err(1, "configure queue %d", queue);
+}
+
 int main(int argc, char **argv)
 {
 	static char bufs[MAX][SLOT], out[256];
@@ -88,6 +101,7 @@ int main(int argc, char **argv)
 	configure(NFQA_CFG_CMD, &bind_cmd, sizeof bind_cmd);
 	configure(NFQA_CFG_QUEUE_MAXLEN, &length, sizeof length);
 	configure(NFQA_CFG_PARAMS, &params, sizeof params);
+	gso();
 
 	for (i = 0; i < batch; i++) {
 		iovs[i] = (struct iovec){ bufs[i], SLOT };

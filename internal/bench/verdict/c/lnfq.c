@@ -1,8 +1,8 @@
 /*
  * lnfq QUEUE BATCH LENGTH: the reader of libnetfilter_queue's manual, with its
- * advice on speed (a large receive buffer, no ENOBUFS). BATCH 1 gives each packet
- * its own verdict; more accepts that many with one batch verdict, and what is left
- * when the socket has run dry.
+ * advice on speed (a large receive buffer, no ENOBUFS, no segmentation). BATCH 1
+ * gives each packet its own verdict; more accepts that many with one batch verdict,
+ * and what is left when the socket has run dry.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -49,6 +49,8 @@ int main(int argc, char **argv)
 	nfq_set_queue_maxlen(q, argc > 3 ? atoi(argv[3]) : 1024);
 	if (nfq_set_mode(q, NFQNL_COPY_PACKET, 0xffff) < 0)
 		err(1, "nfq_set_mode");
+	if (nfq_set_queue_flags(q, NFQA_CFG_F_GSO, NFQA_CFG_F_GSO) < 0)
+		err(1, "nfq_set_queue_flags");
 	fd = nfq_fd(h);
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
 	setsockopt(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &one, sizeof one);
