@@ -98,9 +98,9 @@ func TestParseConfigProblems(t *testing.T) {
 		want []string // beginnings of "LINE:COLUMN: TEXT"
 	}{
 		{"default: accept\n", []string{"1:1: daemon.fail is missing: say what becomes of packets"}},
-		{"default: accept\ndaemon:\n  queues: 1\n", []string{"3:3: daemon.fail is missing"}},
-		{"daemon:\n", []string{"1:"}},
-		{"daemon: 3\n", []string{"1:9: expected a mapping of carve_out, copy,", "1:9: daemon.fail is missing"}},
+		{"default: accept\ndaemon:\n  queues: 1\n", []string{"2:1: daemon.fail is missing"}},
+		{"daemon:\n", []string{"1:1: daemon.fail is missing"}},
+		{"daemon: 3\n", []string{"1:1: daemon.fail is missing", "1:9: expected a mapping of carve_out, copy,"}},
 		{"daemon:\n  fail: maybe\n", []string{"2:9: say what becomes of packets"}},
 		{"daemon:\n  fail: open\n  queue: 3\n", []string{`3:3: there is no setting "queue"; expected one of carve_out`}},
 		{"daemon:\n  fail: open\n  queues: 3-1\n", []string{"3:11: expected a queue's number"}},

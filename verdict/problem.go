@@ -1,11 +1,21 @@
 package verdict
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"inquest/inspect/rule"
 )
+
+// Problems returns what is wrong with a rule file, if that is what the error is.
+func Problems(err error) ([]rule.Problem, bool) {
+	var e *rule.Error
+	if !errors.As(err, &e) {
+		return nil, false
+	}
+	return e.Problems, true
+}
 
 // Excerpt writes every problem of a file with the line that it is in and a caret under
 // the place.

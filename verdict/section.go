@@ -74,13 +74,12 @@ var logKeys = map[string]func(s *section, v ast.Node){
 	"rate":   func(s *section, v ast.Node) { s.config.Log.Rate = int(s.number(v, 0, 1<<20)) },
 }
 
-// decode takes the node of the section, nil if the file has none, and the place in the
-// file where one would be missed.
+// decode takes the node of the section, nil if the file has none, and where its key is,
+// or would be missed.
 func (s *section) decode(node ast.Node, at rule.Problem) {
 	s.config = defaults()
 	failSaid := false
 	if node != nil {
-		at = place(node)
 		s.mapping(node, keys)
 		if m, ok := node.(ast.MapNode); ok {
 			for it := m.MapRange(); it.Next(); {

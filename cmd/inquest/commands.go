@@ -18,3 +18,8 @@ var commands = []*command{
 	slabCommand,
 	shrinkCommand,
 }
+
+// groups are the commands that read no dump.
+var groups = []*group{
+	verdictGroup,
+}

@@ -63,6 +63,10 @@ func rootUsage() string {
 	for _, c := range commands {
 		fmt.Fprintf(&b, "  %-12s%s\n", c.name, c.short)
 	}
+	b.WriteString("\nWithout a dump:\n")
+	for _, g := range groups {
+		fmt.Fprintf(&b, "  %-12s%s\n", g.name, g.short)
+	}
 	b.WriteString(`
 Also:
   completion  print the completion script of a shell: bash, zsh, fish

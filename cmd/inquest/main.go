@@ -82,12 +82,16 @@ func newRoot(io stdio) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		text := err.Error()
 		if cmd.HasParent() {
-			text = fmt.Sprintf("%s: %s\nSee `inquest help %s`.", cmd.Name(), text, cmd.Name())
+			name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+			text = fmt.Sprintf("%s: %s\nSee `inquest help %s`.", name, text, name)
 		}
 		return usageError{text}
 	})
 	for _, c := range commands {
 		root.AddCommand(c.cobra(io))
+	}
+	for _, g := range groups {
+		root.AddCommand(g.cobra(io))
 	}
 	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
@@ -103,9 +107,9 @@ func unknownCommand(args []string) error {
 	if _, err := os.Stat(args[0]); err == nil {
 		return usageError{fmt.Sprintf("%s is a file; say what to do with it: inquest %s %s\nSee `inquest help`.", args[0], commands[0].name, args[0])}
 	}
-	names := make([]string, len(commands))
-	for i, c := range commands {
-		names[i] = c.name
+	names := groupNames()
+	for _, c := range commands {
+		names = append(names, c.name)
 	}
 	return usageError{fmt.Sprintf("there is no command %q%s\nSee `inquest help`.", args[0], didYouMean(closest(args[0], names)))}
 }

@@ -43,6 +43,9 @@ func manPages() map[string]string {
 	for _, c := range commands {
 		pages["inquest-"+c.name+".1"] = c.manPage()
 	}
+	for _, g := range groups {
+		pages["inquest-"+g.name+".1"] = g.manPage()
+	}
 	return pages
 }
 
@@ -57,6 +60,9 @@ func rootPage() string {
 	r.section("COMMANDS")
 	for _, c := range commands {
 		r.item(`\fBinquest\-`+roffEscape(c.name)+`\fR(1)`, c.short)
+	}
+	for _, g := range groups {
+		r.item(`\fBinquest\-`+roffEscape(g.name)+`\fR(1)`, g.short)
 	}
 	r.exitStatus()
 	r.section("ENVIRONMENT")
@@ -83,17 +89,7 @@ func (c *command) manPage() string {
 	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
 	c.setup(flags)
 	new(options).declare(flags)
-	flags.VisitAll(func(f *pflag.Flag) {
-		name, usage := pflag.UnquoteUsage(f)
-		tag := `\fB\-\-` + roffEscape(f.Name) + `\fR`
-		if f.Shorthand != "" {
-			tag = `\fB\-` + f.Shorthand + `\fR, ` + tag
-		}
-		if name != "" {
-			tag += ` \fI` + roffEscape(name) + `\fR`
-		}
-		r.item(tag, usage)
-	})
+	r.options(flags)
 	r.exitStatus()
 	r.section("EXAMPLES")
 	r.verbatim(c.example)
@@ -111,6 +107,21 @@ func (r *roff) head(title, name, short string) {
 	r.line(`.TH ` + roffEscape(title) + ` 1 "" Inquest "Inquest manual"`)
 	r.section("NAME")
 	r.line(roffEscape(name) + ` \- ` + roffEscape(short))
+}
+
+// options lists flags.
+func (r *roff) options(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		name, usage := pflag.UnquoteUsage(f)
+		tag := `\fB\-\-` + roffEscape(f.Name) + `\fR`
+		if f.Shorthand != "" {
+			tag = `\fB\-` + f.Shorthand + `\fR, ` + tag
+		}
+		if name != "" {
+			tag += ` \fI` + roffEscape(name) + `\fR`
+		}
+		r.item(tag, usage)
+	})
 }
 
 func (r *roff) section(title string) { r.line(".SH " + title) }

@@ -289,6 +289,7 @@ func (r *crashReader) caches() {
 				break
 			}
 			r.touchStruct("kmem_cache_node", node)
+			r.partial(node)
 		}
 		slabs, err := o.Pointer("cpu_slab")
 		if err != nil {
@@ -303,6 +304,50 @@ func (r *crashReader) caches() {
 			if first, err := slab.Pointer("freelist"); err == nil {
 				r.freeList(c, first)
 			}
+			r.cpuPartial(slab)
+		}
+	}
+}
+
+// maxPartial bounds the slabs that are read of a partial list.
+const maxPartial = 4096
+
+// partial reads the slabs on a node's partial list.
+func (r *crashReader) partial(node kernel.Addr) {
+	o, err := r.k.Object("kmem_cache_node", node)
+	if err != nil {
+		return
+	}
+	head, err := o.AddrOf("partial")
+	if err != nil {
+		return
+	}
+	n := 0
+	for slab, err := range r.k.List(head) {
+		if n++; err != nil || n > maxPartial {
+			return
+		}
+		r.touch(slab, 8)
+	}
+}
+
+// cpuPartial reads a CPU's slab and those on its partial list.
+func (r *crashReader) cpuPartial(cpu kernel.Object) {
+	typ, member := "slab", "slab"
+	if !cpu.Has(member) { // before 5.17, commit bb192ed9aa71
+		typ, member = "page", "page"
+	}
+	if at, err := cpu.Pointer(member); err == nil && at != 0 {
+		r.touchStruct(typ, at)
+	}
+	at, err := cpu.Pointer("partial")
+	for n := 0; err == nil && at != 0 && n < maxPartial; n++ {
+		o, err := r.k.Object(typ, at)
+		if err != nil {
+			return
+		}
+		if at, err = o.Pointer("next"); err != nil {
+			return
 		}
 	}
 }
@@ -431,6 +476,8 @@ func (r *crashReader) modules(traces []*stack.Trace) {
 		r.touchObject(m.Object)
 		r.exports(m, "syms", "num_syms")
 		r.exports(m, "gpl_syms", "num_gpl_syms")
+		r.attributes(m, "sect_attrs", "nsections")
+		r.attributes(m, "notes_attrs", "notes")
 	}
 	room := uint64(maxWholeModules)
 	for _, first := range []bool{true, false} {
@@ -495,6 +542,44 @@ func (r *crashReader) exports(m *kernel.Module, table, number string) {
 		field := at + kernel.Addr(i*size+relative)
 		if off, err := r.k.U32(field); err == nil {
 			r.k.CString(field+kernel.Addr(int64(int32(off))), 512)
+		}
+	}
+}
+
+// attributes reads the sections or the notes of a module as sysfs has them
+// (kernel/module/sysfs.c): drgn takes from there where the module lies and its build ID.
+func (r *crashReader) attributes(m *kernel.Module, member, number string) {
+	field, err1 := m.Member(member)
+	all, err2 := field.Deref()
+	if errors.Join(err1, err2) != nil || all.Addr == 0 {
+		return
+	}
+	r.touchObject(all)
+	const maxAttributes = 1 << 10
+	n, err := all.Uint(number)
+	if err != nil { // since 6.14 a list that ends with NULL, commit 4b2c11e4aaf7
+		for n < maxAttributes {
+			p, err := all.Pointer(fmt.Sprintf("grp.bin_attrs[%d]", n))
+			if err != nil || p == 0 {
+				break
+			}
+			n++
+		}
+	}
+	for i := range min(n, maxAttributes) {
+		attr, err := all.Member(fmt.Sprintf("attrs[%d]", i))
+		if err != nil {
+			return
+		}
+		r.touchObject(attr)
+		if attr.Has("battr") { // struct module_sect_attr
+			attr, _ = attr.Member("battr")
+		}
+		attr.String("attr.name")
+		if member == "notes_attrs" {
+			at, _ := attr.Pointer("private")
+			size, _ := attr.Uint("size")
+			r.touch(at, min(size, 4096))
 		}
 	}
 }
