@@ -410,6 +410,9 @@ func order[T any](compile func(celast.Expr) (valueFn[T], error), operator string
 
 // membership compiles the operator in.
 func (c *compiler) membership(of, in celast.Expr) (term, error) {
+	if in.Kind() == celast.ListKind && len(in.AsList().Elements()) == 0 {
+		return term{func(*machine) tri { return no }, 0}, nil // cel-go does not look at the left side either
+	}
 	set, isSet := c.set(in)
 	switch t := c.info.GetType(of.ID()); {
 	case t.IsExactType(addressType) && isSet:

@@ -91,6 +91,10 @@ func (s *Set) Pending() Verdict { return s.pending }
 // Patterns returns the patterns to search flows for, never nil.
 func (s *Set) Patterns() *app.Patterns { return s.patterns }
 
+// Facts returns the facts that any rule looks at; when there are none, no flow's
+// payload need be analysed.
+func (s *Set) Facts() app.FieldSet { return app.FieldSet(s.needs & fromFacts) }
+
 // Daemon returns the section `daemon`, nil when there is none.
 func (s *Set) Daemon() ast.Node { return s.daemon }
 

@@ -125,7 +125,11 @@ func needsProto(v *Variable) constraints {
 	if v == nil || v.proto == 0 {
 		return nil
 	}
-	return constraints{dimProto: keys{numbers: []uint32{uint32(v.proto)}}}
+	protos := keys{numbers: []uint32{uint32(v.proto)}}
+	if v.also != 0 {
+		protos.numbers = append(protos.numbers, uint32(v.also))
+	}
+	return constraints{dimProto: protos}
 }
 
 // withPorts are the constraints of a port variable that has one of some values.

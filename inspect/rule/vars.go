@@ -26,6 +26,7 @@ type Variable struct {
 	typ   *cel.Type
 	from  sources
 	proto uint8 // the variable is absent in other transports; 0: in none
+	also  uint8 // but not in this one; 0: there is none
 	dim   dimension
 
 	// the one of the type is set
@@ -64,6 +65,12 @@ var variables = sync.OnceValue(func() *variableTable {
 	return t
 })
 
+// elsewhere tells that the flow's transport has no such variable: that is so for all of
+// its packets.
+func (v *Variable) elsewhere(m *machine) bool {
+	return v.proto != 0 && m.tuple.Proto != v.proto && m.tuple.Proto != v.also
+}
+
 // complete derives what need not be said twice, and hides values whose source is
 // hidden from the pass.
 func (v *Variable) complete() {
@@ -76,7 +83,7 @@ func (v *Variable) complete() {
 		if read := v.cond; from != 0 {
 			v.cond = func(m *machine) tri {
 				if m.hide&from != 0 {
-					return unknown
+					return v.hidden(m)
 				}
 				return read(m)
 			}
@@ -87,25 +94,33 @@ func (v *Variable) complete() {
 		} else {
 			v.Type = "duration"
 		}
-		v.num = hidden(v.num, from)
+		v.num = hidden(v, v.num, from)
 	case v.text != nil:
-		v.typ, v.Type, v.text = cel.StringType, "string", hidden(v.text, from)
+		v.typ, v.Type, v.text = cel.StringType, "string", hidden(v, v.text, from)
 	case v.bytes != nil:
-		v.typ, v.Type, v.bytes = cel.BytesType, "bytes", hidden(v.bytes, from)
+		v.typ, v.Type, v.bytes = cel.BytesType, "bytes", hidden(v, v.bytes, from)
 	case v.addr != nil:
-		v.typ, v.Type, v.addr = addressType, "ip", hidden(v.addr, from)
+		v.typ, v.Type, v.addr = addressType, "ip", hidden(v, v.addr, from)
 	case v.list != nil:
-		v.typ, v.Type, v.list = cel.ListType(cel.StringType), "list(string)", hidden(v.list, from)
+		v.typ, v.Type, v.list = cel.ListType(cel.StringType), "list(string)", hidden(v, v.list, from)
 	}
 }
 
-func hidden[T any](read valueFn[T], from sources) valueFn[T] {
+// hidden is what a variable is while its source is hidden.
+func (v *Variable) hidden(m *machine) tri {
+	if v.elsewhere(m) {
+		return absent
+	}
+	return unknown
+}
+
+func hidden[T any](of *Variable, read valueFn[T], from sources) valueFn[T] {
 	if from == 0 {
 		return read
 	}
 	return func(m *machine) (v T, is tri) {
 		if m.hide&from != 0 {
-			return v, unknown
+			return v, of.hidden(m)
 		}
 		return read(m)
 	}
@@ -151,7 +166,7 @@ func port(name, doc string, proto uint8, dim dimension) Variable {
 // header is a number in a transport header, absent in packets without that header.
 func header(name, doc string, proto uint8, read func(*packet.Packet) int64) Variable {
 	return Variable{Name: name, Doc: doc, from: fromPacket, proto: proto, num: func(m *machine) (int64, tri) {
-		if m.packet.Proto != proto || !m.packet.HasTransport {
+		if m.tuple.Proto != proto || m.packet.Proto != proto || !m.packet.HasTransport {
 			return 0, absent
 		}
 		return read(m.packet), yes
@@ -161,7 +176,7 @@ func header(name, doc string, proto uint8, read func(*packet.Packet) int64) Vari
 // tcpFlag is one flag of a TCP header.
 func tcpFlag(name, doc string, flag packet.Flags) Variable {
 	return Variable{Name: name, Doc: doc, from: fromPacket, proto: packet.ProtoTCP, cond: func(m *machine) tri {
-		if m.packet.Proto != packet.ProtoTCP || !m.packet.HasTransport {
+		if m.tuple.Proto != packet.ProtoTCP || m.packet.Proto != packet.ProtoTCP || !m.packet.HasTransport {
 			return absent
 		}
 		return truth(m.packet.TCP.Flags&flag != 0)
@@ -170,13 +185,15 @@ func tcpFlag(name, doc string, flag packet.Flags) Variable {
 
 // icmp is a number in an ICMP or ICMPv6 header.
 func icmp(name, doc string, read func(*packet.ICMP) int64) Variable {
-	return Variable{Name: name, Doc: doc, from: fromPacket, num: func(m *machine) (int64, tri) {
+	v := Variable{Name: name, Doc: doc, from: fromPacket, proto: packet.ProtoICMP, also: packet.ProtoICMPv6}
+	v.num = func(m *machine) (int64, tri) {
 		p := m.packet
-		if p.Proto != packet.ProtoICMP && p.Proto != packet.ProtoICMPv6 || !p.HasTransport {
+		if v.elsewhere(m) || p.Proto != packet.ProtoICMP && p.Proto != packet.ProtoICMPv6 || !p.HasTransport {
 			return 0, absent
 		}
 		return read(&p.ICMP), yes
-	}}
+	}
+	return v
 }
 
 func packetVariables() []Variable {
