@@ -91,7 +91,7 @@ func (c *Case) otherContents(p *promise, obj *heap.SlabObject, harm *lead) (Find
 }
 
 const staleAdvice = "Look for the one who keeps a pointer to an object that was freed: memory that is used again as something else looks like this. " +
-	"Booting with slub_debug=U (slab_debug=U since 6.18) makes the kernel keep who allocated and who freed each object."
+	"Booting with slub_debug=U (slab_debug=U in 6.12 and later) makes the kernel keep who allocated and who freed each object."
 
 func (c *Case) impostorFinding(p *promise, obj *heap.SlabObject, harm *lead, really *structType) Finding {
 	out := p.outermost()

@@ -18,8 +18,6 @@ var (
 	ErrNoSLUB = errors.New("the kernel's slab allocator is not one that is known")
 	// ErrNoCache reports a name that no slab cache has.
 	ErrNoCache = errors.New("no such slab cache")
-	// ErrNoVMA reports a user address that the task has not mapped.
-	ErrNoVMA = errors.New("no memory of the task is there")
 )
 
 const (

@@ -152,7 +152,8 @@ func (h *Heap) findPageTypes(l *pageLayout) {
 	l.exact = map[uint32]string{}
 	const bitsOff = 0xffffffff
 	if l.slabFlag != 0 {
-		// PG_buddy and its like were named and numbered anew in 5.11, with memcg_data.
+		// In 5.11 memcg_data took the place of PG_kmemcg, and PG_table and PG_guard
+		// moved down by its bit (commit 18b2db3b0385).
 		l.exact[bitsOff&^0x80] = "buddy"
 		if h.k.HasMember("page", "memcg_data") {
 			l.exact[bitsOff&^0x100], l.exact[bitsOff&^0x200], l.exact[bitsOff&^0x400] = "offline", "table", "guard"
@@ -247,8 +248,8 @@ func (h *Heap) headPage(l *pageLayout, pfn uint64, p rawPage) (uint64, rawPage, 
 	}
 	info := l.headOf(p)
 	at := kernel.Addr(info - 1)
-	// Since 7.1 it may be a mask that makes the address of the tail that of the
-	// head: ones above the size of the compound page's struct pages, then bit 0.
+	// Since 7.1 (commit 8c846c879e22) it may be a mask that makes the address of the
+	// tail that of the head: ones above the size of the compound page's struct pages, then bit 0.
 	if mask := info &^ 1; -mask&(-mask-1) == 0 && mask >= 1<<63 && !h.spaces().vmemmap.holds(at) {
 		at = h.pageAt(l, pfn) & kernel.Addr(mask)
 	}
