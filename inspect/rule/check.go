@@ -117,15 +117,14 @@ var (
 // checkMessage says in our words what the checker found.
 func (v *vocabulary) checkMessage(message string) string {
 	if m := noOverload.FindStringSubmatch(message); m != nil {
-		name, args := m[1], m[2]
-		if symbol, ok := operators.FindReverse(name); ok && symbol != "" {
+		name, args := strings.Trim(m[1], "_@"), m[2]
+		if symbol, ok := operators.FindReverse(m[1]); ok && symbol != "" {
 			name = symbol
 		}
-		name, args = strings.Trim(name, "_@"), strings.Trim(args, "()")
-		if strings.Contains(m[2], ").") || strings.Contains(args, ".(") {
-			args = m[2]
+		if target, rest, member := strings.Cut(args, ".("); member {
+			return fmt.Sprintf("there is no %s.%s(%s", target, name, rest)
 		}
-		return fmt.Sprintf("%s does not apply to (%s)", name, args)
+		return fmt.Sprintf("%s does not apply to %s", name, args)
 	}
 	if m := undeclared.FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("there is no function %s%s", m[1], suggest(m[1], v.functions()))
@@ -155,6 +154,9 @@ type resolver struct {
 }
 
 func (r *resolver) complain(e celast.Expr, format string, args ...any) {
+	if _, first := dotted(e); first != nil {
+		e = first // of a.b.c the place of a
+	}
 	loc := r.ast.SourceInfo().GetStartLocation(e.ID())
 	r.complaints = append(r.complaints, complaint{loc.Line(), loc.Column(), fmt.Sprintf(format, args...)})
 }

@@ -244,18 +244,18 @@ func (r *reader) patterns(s *Set, n ast.Node) (names []string) {
 	good := true
 	for _, e := range entries {
 		p := app.Pattern{Name: e.name}
+		names = append(names, e.name)
 		at := e.value
 		if inner, isMap := e.value.(*ast.MappingNode); isMap {
 			kinds, _ := r.mapping(inner, "a pattern")
 			by := r.known(kinds, "a pattern", "literal", "fold", "hex", "regexp")
-			if len(kinds) != 1 {
+			if len(by) != 1 {
 				r.complain(inner, "pattern %s is one of literal, fold, hex or regexp", e.name)
+				good = false
+				continue
 			}
-			for name, e := range by {
-				p.Kind, at = patternKinds[name], e.value
-			}
+			p.Kind, at = patternKinds[kinds[0].name], kinds[0].value
 		}
-		names = append(names, e.name)
 		var ok bool
 		if p.Text, ok = r.scalar(at, "pattern "+e.name); !ok {
 			good = false
