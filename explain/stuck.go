@@ -27,31 +27,70 @@ func runStuckCPU(c *Case) []Finding {
 	if cr := c.Crash; cr != nil && !c.stoppedFromOutside() {
 		return nil
 	}
-	clock, err := c.Kernel.Symbol("last_jiffies_update") // kernel/time/tick-sched.c
-	if err != nil {
-		return nil
-	}
-	now, err := c.Kernel.U64(clock)
-	if err != nil {
+	now, ok := c.lastTick()
+	if !ok {
 		return nil
 	}
 	var all []Finding
 	for _, state := range c.Kernel.CPUStates() {
-		if c.Crash != nil && state.CPU == c.Crash.CPU {
-			continue
-		}
-		const interruptFlag = 1 << 9
-		flags, ok := state.Regs.Get(x86.EFlags)
-		if !ok || flags&interruptFlag != 0 || state.Regs.User() {
+		if c.Crash != nil && state.CPU == c.Crash.CPU || state.Regs.User() {
 			continue
 		}
 		late, due := c.timerLate(state.CPU, now)
 		if late < overdue {
 			continue
 		}
-		all = append(all, c.stuckFinding(state.CPU, late, due, now))
+		t, _ := c.Kernel.Current(state.CPU)
+		if t == nil {
+			continue
+		}
+		trace := c.Unwinder.Task(t)
+		const interruptFlag = 1 << 9
+		at := stoppedAt(trace)
+		if at < 0 {
+			continue
+		}
+		if flags, ok := trace.Frames[at].Regs.Get(x86.EFlags); ok && flags&interruptFlag == 0 {
+			all = append(all, c.stuckFinding(state.CPU, trace, at, late, due, now))
+		}
 	}
 	return all
+}
+
+// lastTick is when a CPU last saw the clock tick, in nanoseconds since boot. Those that
+// the panic itself stopped are not late: what it did after is left out.
+func (c *Case) lastTick() (now uint64, ok bool) {
+	at, err := c.Kernel.Symbol("last_jiffies_update") // kernel/time/tick-sched.c
+	if err != nil {
+		return 0, false
+	}
+	if now, err = c.Kernel.U64(at); err != nil {
+		return 0, false
+	}
+	if c.Crash != nil && c.Crash.Panic != nil {
+		now = min(now, uint64(c.Log[c.Crash.Panic.Record].Time))
+	}
+	return now, true
+}
+
+// stopping are the functions by which a panic stops other CPUs (arch/x86/kernel/smp.c,
+// reboot.c), beside the handlers of the interrupt that brings it.
+var stopping = set("stop_this_cpu", "smp_stop_nmi_callback", "crash_nmi_callback", "kdump_nmi_callback", "nmi_shootdown_cpus", "halt")
+
+// stoppedAt is the frame that a CPU was in when it was stopped or looked at, whose
+// registers are all known; -1 when there is none.
+func stoppedAt(t *stack.Trace) int {
+	for i := range t.Frames {
+		f := &t.Frames[i]
+		if name := f.Symbol.Name; stopping[base(name)] || dying(name) {
+			continue
+		}
+		if !f.Exact || f.Guess {
+			break
+		}
+		return i
+	}
+	return -1
 }
 
 // stoppedFromOutside reports whether somebody stopped the machine by an NMI.
@@ -75,40 +114,31 @@ func (c *Case) timerLate(cpu int, now uint64) (late time.Duration, due uint64) {
 	return time.Duration(now - due), due
 }
 
-func (c *Case) stuckFinding(cpu int, late time.Duration, due, now uint64) Finding {
+func (c *Case) stuckFinding(cpu int, trace *stack.Trace, at int, late time.Duration, due, now uint64) Finding {
 	f := Finding{Class: HardLockup, Confidence: Likely, Weight: 1}
-	who := "something"
-	t, _ := c.Kernel.Current(cpu)
-	var trace *stack.Trace
-	if t != nil {
-		who = fmt.Sprintf("%s (pid %d)", t.Comm, t.PID)
-		trace = c.Unwinder.Task(t)
-	}
-	f.Title = fmt.Sprintf("hard lockup: %s keeps CPU %d with its interrupts off, for %.1f s", who, cpu, late.Seconds())
-	if trace != nil && len(trace.Frames) > 0 {
-		c.Unwinder.Arguments(trace)
-		at := &trace.Frames[0]
-		f.Evidence = append(f.Evidence, Evidence{
-			Text: fmt.Sprintf("CPU %d was at %s, with the interrupt flag clear", cpu, at.Name()), Addr: at.PC, Check: fmt.Sprintf("bt --cpu %d", cpu),
-		})
-		named := false
-		for i := range trace.Frames {
-			fr := &trace.Frames[i]
-			if !spins(fr.Symbol.Name) {
-				f.Title += " in " + functionOf(fr.Name())
-				break
-			}
-			if lock, ok := spinLock(fr); ok && !named {
-				named = true
-				f.Evidence = append(f.Evidence, Evidence{
-					Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
-					Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
-				})
-			}
+	f.Title = fmt.Sprintf("hard lockup: %s (pid %d) keeps CPU %d with its interrupts off, for %.1f s", trace.Task.Comm, trace.Task.PID, cpu, late.Seconds())
+	c.Unwinder.Arguments(trace)
+	f.Evidence = append(f.Evidence, Evidence{
+		Text: fmt.Sprintf("CPU %d was at %s, with the interrupt flag clear", cpu, trace.Frames[at].Name()), Addr: trace.Frames[at].PC,
+		Check: fmt.Sprintf("bt --cpu %d", cpu),
+	})
+	named := false
+	for i := range trace.Frames[at:] {
+		fr := &trace.Frames[at+i]
+		if !spins(fr.Symbol.Name) {
+			f.Title += " in " + functionOf(fr.Name())
+			break
+		}
+		if lock, ok := spinLock(fr); ok && !named {
+			named = true
+			f.Evidence = append(f.Evidence, Evidence{
+				Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
+				Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
+			})
 		}
 	}
 	f.Evidence = append(f.Evidence, Evidence{
-		Text: fmt.Sprintf("its next timer was due at %.3f s, the last tick of the machine was at %.3f s: no timer interrupt has come through since",
+		Text: fmt.Sprintf("its next timer was due at %.3f s, the clock of the machine stood at %.3f s: no timer interrupt has come through since",
 			time.Duration(due).Seconds(), time.Duration(now).Seconds()),
 		Check: fmt.Sprintf("struct hrtimer_cpu_base.expires_next hrtimer_bases:%d", cpu),
 	})
