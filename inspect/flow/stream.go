@@ -120,10 +120,15 @@ type Stream struct {
 	waiting []waiting // by seq; none empty, none overlapping
 	held    int       // bytes of waiting, overheads included
 
-	// Retransmitted counts bytes that came again, Overlaps the segments that
-	// overlapped with waiting ones, Conflicts those of them that did not agree, and
-	// Gaps the times that bytes had to be given up.
-	Retransmitted, Overlaps, Conflicts, Gaps uint64
+	Counts
+}
+
+// Counts is what happened to a stream.
+type Counts struct {
+	Retransmitted uint64 // bytes that came again
+	Overlaps      uint64 // segments that overlapped with waiting ones
+	Conflicts     uint64 // overlaps that did not agree
+	Gaps          uint64 // times that bytes had to be given up
 }
 
 type waiting struct {

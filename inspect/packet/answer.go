@@ -75,11 +75,13 @@ const (
 	AdminProhibited
 	// HostUnreachable: there is no such machine.
 	HostUnreachable
+	// NetUnreachable: there is no way to that network.
+	NetUnreachable
 )
 
 // code returns the ICMP code, of type 3 in IPv4 and type 1 in IPv6.
 func (u Unreachable) code(version uint8) uint8 {
-	codes := [...][2]uint8{PortUnreachable: {3, 4}, AdminProhibited: {13, 1}, HostUnreachable: {1, 3}}
+	codes := [...][2]uint8{PortUnreachable: {3, 4}, AdminProhibited: {13, 1}, HostUnreachable: {1, 3}, NetUnreachable: {0, 0}}
 	if int(u) >= len(codes) {
 		u = PortUnreachable
 	}

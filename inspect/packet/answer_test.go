@@ -112,6 +112,7 @@ func TestAppendUnreachable(t *testing.T) {
 		{"UDP", build(t, ip4(layers.IPProtocolUDP), udp(1, 2), gopacket.Payload("abc")), packet.PortUnreachable, 3, 3, 28 + 31},
 		{"UDP, prohibited", build(t, ip4(layers.IPProtocolUDP), udp(1, 2)), packet.AdminProhibited, 3, 13, 28 + 28},
 		{"UDP, padding is not quoted", append(build(t, ip4(layers.IPProtocolUDP), udp(1, 2)), 1, 2, 3), packet.HostUnreachable, 3, 1, 28 + 28},
+		{"UDP, network", build(t, ip4(layers.IPProtocolUDP), udp(1, 2)), packet.NetUnreachable, 3, 0, 28 + 28},
 		{"large UDP", build(t, ip4(layers.IPProtocolUDP), udp(1, 2), big), packet.PortUnreachable, 3, 3, 576},
 		{"echo", build(t, ip4(layers.IPProtocolICMPv4), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0)}), packet.PortUnreachable, 3, 3, 28 + 28},
 		{"UDP, IPv6", build(t, ip6(layers.IPProtocolUDP), udp(1, 2)), packet.PortUnreachable, 1, 4, 48 + 48},
