@@ -100,9 +100,16 @@ type limiter struct {
 	table     *bucketTable
 }
 
+// maxTolerance, 36 years, keeps times from overflowing.
+const maxTolerance = 1 << 60
+
 func newLimiter(r Rate, id int, table *bucketTable) *limiter {
 	step := max(int64(r.Per)/int64(r.Events), 1)
-	return &limiter{step: step, tolerance: step * int64(r.Burst-1), over: r.Over, of: r.Of, id: uint32(id), table: table}
+	tolerance := int64(maxTolerance)
+	if int64(r.Burst) < maxTolerance/step {
+		tolerance = step * int64(r.Burst-1)
+	}
+	return &limiter{step: step, tolerance: tolerance, over: r.Over, of: r.Of, id: uint32(id), table: table}
 }
 
 // matches takes one packet at the time now, in nanoseconds, and tells whether the rule
