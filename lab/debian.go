@@ -10,43 +10,60 @@ import (
 )
 
 // DebianKernel returns the kernel of a Debian package such as "linux-image-cloud-amd64",
-// of the version that apt would install. The package is downloaded and unpacked below
-// the user's cache directory, unless it is there already; nothing is installed.
-// Processes may do so at the same time.
+// of the version that apt would install, or, as "linux-image-cloud-amd64/bullseye", of
+// the one that another suite has. The package is downloaded and unpacked below the
+// user's cache directory, unless it is there already; nothing is installed. Processes
+// may do so at the same time.
 func DebianKernel(ctx context.Context, name string) (*Kernel, error) {
-	cache, err := os.UserCacheDir()
+	cache, err := cacheDir()
 	if err != nil {
 		return nil, err
 	}
-	return debianKernel(ctx, filepath.Join(cache, "inquest", "kernels"), name)
+	return debianKernel(ctx, cache, name)
+}
+
+// cacheDir is where kernels are kept.
+func cacheDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "inquest"), err
 }
 
 func debianKernel(ctx context.Context, cache, name string) (*Kernel, error) {
-	list, err := kernelPackages(name, func(name string) (string, error) {
-		out, err := runTool(ctx, "", aptEnv, "apt-cache", "--no-all-versions", "show", name)
-		if err != nil {
-			return "", fmt.Errorf("%w (apt-get update brings the lists of packages)", err)
-		}
-		return string(out), nil
-	})
+	name, suite, _ := strings.Cut(name, "/")
+	a, err := openApt(ctx, cache, suite)
+	if err != nil {
+		return nil, err
+	}
+	list, err := kernelPackages(name, func(name string) (string, error) { return a.show(ctx, name) })
 	if err != nil {
 		return nil, fmt.Errorf("find the packages of %s: %w", name, err)
 	}
 	// The directory's name has the version: a release may be built more than once.
-	dir := filepath.Join(cache, list[0])
+	dir := filepath.Join(cache, "kernels", list[0])
 	if k, err := OpenKernel(dir); err == nil {
 		return k, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	return fill(dir, func(work string) error {
+		if err := a.unpack(ctx, work, list); err != nil {
+			return fmt.Errorf("fetch %s: %w", list[0], err)
+		}
+		return nil
+	})
+}
+
+// fill has make put a kernel into WORK/root, and gives it the name dir when it is
+// whole: what has the name of a kernel is never half of one.
+func fill(dir string, make func(work string) error) (*Kernel, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp(cache, "download-")
+	work, err := os.MkdirTemp(filepath.Dir(dir), "unfinished-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	if err := unpack(ctx, work, list); err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", list[0], err)
+	if err := make(work); err != nil {
+		return nil, err
 	}
 	if _, err := OpenKernel(filepath.Join(work, "root")); err != nil {
 		return nil, err
@@ -58,30 +75,6 @@ func debianKernel(ctx context.Context, cache, name string) (*Kernel, error) {
 		return nil, err
 	}
 	return OpenKernel(dir)
-}
-
-// aptEnv keeps translations and questions away.
-var aptEnv = []string{"LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
-
-// unpack downloads packages ("name=version") to dir and unpacks them to dir/root.
-func unpack(ctx context.Context, dir string, list []string) error {
-	if _, err := runTool(ctx, dir, aptEnv, "apt-get", append([]string{"--quiet", "download"}, list...)...); err != nil {
-		return err
-	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil {
-		return err
-	}
-	root := filepath.Join(dir, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
-	}
-	for _, deb := range debs {
-		if _, err := runTool(ctx, dir, nil, "dpkg-deb", "-x", deb, root); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // kernelFiles matches the packages that a kernel's files may be spread over: since

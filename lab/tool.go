@@ -22,10 +22,19 @@ func (e *MissingToolError) Error() string {
 var packages = map[string]string{
 	"apt-cache":          "apt",
 	"apt-get":            "apt",
+	"bc":                 "bc",
+	"bison":              "bison",
 	"dpkg-deb":           "dpkg",
+	"flex":               "flex",
+	"gcc":                "gcc",
 	"go":                 "golang-go",
+	"make":               "make",
 	"makedumpfile":       "makedumpfile",
+	"pahole":             "dwarves",
+	"patch":              "patch",
+	"perl":               "perl",
 	"qemu-system-x86_64": "qemu-system-x86",
+	"tar":                "tar",
 	"xz":                 "xz-utils",
 }
 
