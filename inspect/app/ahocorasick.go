@@ -1,53 +1,49 @@
 package app
 
+import "encoding/binary"
+
 // automaton is a set of literals as a deterministic automaton (Aho and Corasick,
 // 1975): one table look-up a byte, whatever the number of literals. Bytes that no
 // literal tells apart share a column.
 //
-// Most bytes begin nothing. Where at most one byte of a literal has been seen, pairs
-// says for two bytes at a time whether a literal begins with them, which needs no
-// look-up to wait for the one before.
+// Most bytes belong to none. Where no literal is under way, only every stride-th
+// position is looked at: a literal that begins between two of them has a block of
+// bytes at the second that is known to a filter. These look-ups need not wait for
+// each other, as those of the automaton must.
 type automaton struct {
 	class   [256]uint8
 	next    []uint32 // by state + class; a state is the offset of its row
 	outputs [][]int  // by row number: what ends there, itself and as an ending
 	rows    uint32   // the length of a row: how many classes there are
 	shallow uint32   // states up to here have seen one byte or none
-	pairs   [1 << 10]uint64
+
+	stride int      // 0: no filter, for there are literals shorter than a block
+	filter []uint64 // bits, by hash of a block
+	shift  uint8    // of the hash
+	mask   uint32   // cuts a block out of four bytes
+	cases  uint32   // bits set in a block: letters of either case are one
 }
 
-// hitBit marks a transition to a state at which a literal ends.
-const hitBit = 1 << 31
-
-// maxAutomaton bounds the table: 64 Mi entries of four bytes.
-const maxAutomaton = 64 << 20
+const (
+	// hitBit marks a transition to a state at which a literal ends.
+	hitBit = 1 << 31
+	// maxAutomaton bounds the table, in entries of four bytes.
+	maxAutomaton = 64 << 20
+	maxStride    = 8
+)
 
 // search continues from state and notes what it finds. IDs below zero are triggers of
 // regular expressions: -1-group.
 func (a *automaton) search(state *uint32, data []byte, s *Scan, of int, triggered *uint64) (found bool) {
 	at := *state
 	next, class := a.next, &a.class
-	for i := 0; i < len(data); i++ {
-		if at <= a.shallow && i > 0 {
-			from := i
-			prev := uint(data[i-1])
-			for i < len(data) {
-				c := uint(data[i])
-				pair := prev<<8 | c
-				if a.pairs[pair>>6&(1<<10-1)]>>(pair&63)&1 != 0 {
-					break
-				}
-				prev = c
-				i++
-			}
-			if i > from {
-				at = next[class[data[i-1]]] &^ hitBit
-			}
-			if i == len(data) {
-				break
-			}
-		}
+	start := -1 // where what is under way began, at least
+	if at == 0 && a.stride > 0 {
+		start = a.skip(data, 0)
+	}
+	for i := max(start, 0); i < len(data); {
 		at = next[at+uint32(class[data[i]])]
+		i++
 		if at&hitBit != 0 {
 			at &^= hitBit
 			for _, id := range a.outputs[at/a.rows] {
@@ -58,16 +54,46 @@ func (a *automaton) search(state *uint32, data []byte, s *Scan, of int, triggere
 				}
 			}
 		}
+		if at > a.shallow || a.stride == 0 {
+			continue
+		}
+		under := i
+		if at != 0 {
+			under--
+		}
+		if under > start {
+			start = a.skip(data, under)
+			i, at = start, 0
+		}
 	}
 	*state = at
 	return found
 }
 
+// skip returns the first place from which on a literal may begin, as far as data can
+// tell.
+func (a *automaton) skip(data []byte, from int) int {
+	filter, shift, mask, cases, stride := a.filter, a.shift&31, a.mask, a.cases, a.stride
+	at := from + stride - 1
+	for ; at+4 <= len(data); at += stride {
+		hash := ((binary.LittleEndian.Uint32(data[at:])&mask | cases) * hashFactor) >> shift
+		if filter[hash>>6]>>(hash&63)&1 != 0 {
+			break
+		}
+	}
+	return min(at-stride+1, len(data))
+}
+
+// hashFactor spreads a block over a word (Knuth's multiplicative hashing).
+const hashFactor = 2654435761
+
 // builder collects literals.
 type builder struct {
-	fold  bool
-	total int
-	nodes []node // the root is the first
+	fold     bool
+	total    int
+	nodes    []node // the root is the first
+	literals [][]byte
+	shortest int
 }
 
 type node struct {
@@ -110,6 +136,10 @@ func (b *builder) add(literal []byte, id int) error {
 		at = to
 	}
 	b.nodes[at].outputs = append(b.nodes[at].outputs, id)
+	b.literals = append(b.literals, literal)
+	if b.shortest == 0 || len(literal) < b.shortest {
+		b.shortest = len(literal)
+	}
 	return nil
 }
 
@@ -169,7 +199,7 @@ func (b *builder) build() *automaton {
 			a.next[i] |= hitBit
 		}
 	}
-	b.pair(a)
+	b.filter(a)
 	return a
 }
 
@@ -203,33 +233,35 @@ func (b *builder) classify(a *automaton) int {
 	return classes
 }
 
-// pair marks the pairs of bytes that a literal begins with, and those whose second
-// byte is a literal of its own.
-func (b *builder) pair(a *automaton) {
-	mark := func(first, second byte) {
-		for _, x := range b.cases(first) {
-			for _, y := range b.cases(second) {
-				pair := uint(x)<<8 | uint(y)
-				a.pairs[pair>>6] |= 1 << (pair & 63)
+// filter fills the filter with the blocks at the first stride places of each literal.
+func (b *builder) filter(a *automaton) {
+	block := 4
+	a.mask = 1<<32 - 1
+	if b.shortest < 6 {
+		block = 3
+		a.mask = 1<<24 - 1
+	}
+	if b.shortest < block {
+		return
+	}
+	a.stride = min(b.shortest-block+1, maxStride)
+	size := 12
+	for size < 21 && 1<<size < 16*len(b.literals)*a.stride {
+		size++
+	}
+	a.shift = uint8(32 - size)
+	if b.fold {
+		a.cases = 0x20202020 & a.mask
+	}
+	a.filter = make([]uint64, 1<<size/64)
+	for _, literal := range b.literals {
+		for at := range a.stride {
+			var v uint32
+			for i, c := range literal[at:][:block] {
+				v |= uint32(c) << (8 * i)
 			}
+			hash := ((v | a.cases) * hashFactor) >> a.shift
+			a.filter[hash>>6] |= 1 << (hash & 63)
 		}
 	}
-	for _, e := range b.nodes[0].edges {
-		for _, f := range b.nodes[e.to].edges {
-			mark(e.c, f.c)
-		}
-		if len(b.nodes[e.to].outputs) > 0 {
-			for c := range 256 {
-				mark(byte(c), e.c)
-			}
-		}
-	}
-}
-
-// cases are the bytes that count as c.
-func (b *builder) cases(c byte) []byte {
-	if b.fold && 'a' <= c && c <= 'z' {
-		return []byte{c, c - ('a' - 'A')}
-	}
-	return []byte{c}
 }

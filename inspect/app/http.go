@@ -121,7 +121,7 @@ func (p *httpParser) Feed(dir Dir, data []byte, f *Facts) (n int, v Verdict) {
 		}
 		used, head, ok := s.readHead(data[n:], dir)
 		n += used
-		if ok && s.lineSeen && dir == ToServer && f.Proto == ProtoUnknown {
+		if s.lineSeen && dir == ToServer && f.Proto == ProtoUnknown {
 			if s.line.version == 2 {
 				f.claim(ProtoHTTP2, 0)
 				return len(data), Done
@@ -216,8 +216,8 @@ func (p *httpParser) request(head []byte, h *httpHead, f *Facts) Verdict {
 		p.asked++
 	}
 	switch {
-	case s.line.version == 0: // HTTP/0.9 has one request a connection
-		return p.leave(ToServer, f)
+	case s.line.version == 0: // HTTP/0.9 has one request a connection, and answers without a head
+		return Done
 	case h.malformed:
 		return p.giveUp(ToServer, f)
 	case h.chunked:

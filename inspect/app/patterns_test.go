@@ -147,15 +147,16 @@ func TestPatternsRandom(t *testing.T) {
 	}
 	for round := range 300 {
 		letters := []string{"ab", "abAB", "abcdefgh", string([]byte{0, 255, 'a'})}[round%4]
+		shortest := 1 + round%11
 		var list []Pattern
 		for i := range 1 + random.IntN(40) {
-			list = append(list, Pattern{fmt.Sprint(i), Kind(random.IntN(2)), string(word(letters, 1+random.IntN(7)))})
+			list = append(list, Pattern{fmt.Sprint(i), Kind(random.IntN(2)), string(word(letters, shortest+random.IntN(7)))})
 		}
 		if round%10 == 0 {
 			list = append(list, Pattern{"every", Literal, string(every)}, Pattern{"every fold", Fold, string(every)})
 		}
 		p := mustPatterns(t, list)
-		data := word(letters, random.IntN(60))
+		data := word(letters, random.IntN(200))
 		if round%20 == 0 {
 			data = append(data, every...)
 		}
