@@ -26,6 +26,7 @@ type queue struct {
 	arrivals []int64 // of packets with timestamps, in this batch
 	vanished bool    // the rest of this batch is of a queue that is gone
 	lastHeld Held
+	at, gap  int64 // when packets were received, and how long after those before
 
 	holds  atomic.Int64 // how many places wait
 	places []place      // guarded by out.mu
@@ -67,7 +68,7 @@ func (q *queue) receive() (int, error) {
 	if n > 0 || err != nil {
 		return q.received(n, err)
 	}
-	if q.cfg.BusyPoll > 0 {
+	if q.gap < int64(q.cfg.BusyPoll) {
 		for until := Now() + int64(q.cfg.BusyPoll); Now() < until && !q.stop.Load(); {
 			if n, err = q.out.sock.receive(false); n > 0 || err != nil {
 				return q.received(n, err)
@@ -93,6 +94,7 @@ func (q *queue) handle(n int, handle Handler) {
 	}
 	q.counters.receives.Add(1)
 	now := Now()
+	q.gap, q.at = now-q.at, now
 	q.vanished = false
 	waiting := now // since when the oldest verdict waits to be sent
 	for i := range n {
