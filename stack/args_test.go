@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"strings"
 	"testing"
 
 	"inquest/stack"
@@ -99,6 +100,33 @@ func TestArgumentsProvenance(t *testing.T) {
 		if a := param(f.Args, want.param); a.From != want.from {
 			t.Errorf("%s: %s is from %q, want %q", want.function, want.param, a.From, want.from)
 		}
+	}
+}
+
+// TestArgumentsFromAfar: a value is carried inwards over a function that kept nothing of
+// it, from the one that has it still.
+func TestArgumentsFromAfar(t *testing.T) {
+	k := example(t)
+	tasks, err := k.Tasks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := stack.NewUnwinder(k)
+	found := 0
+	for _, trace := range u.All(tasks) {
+		f, _ := trace.Find("do_epoll_wait")
+		if f == nil {
+			continue
+		}
+		found++
+		u.Arguments(trace)
+		if a := param(f.Args, "epfd"); !a.Known || a.Value != 4 ||
+			!strings.HasPrefix(a.From, "set by do_epoll_pwait.part.0, set by __x64_sys_epoll_pwait from rbx, saved by do_epoll_wait") {
+			t.Errorf("pid %d: epfd is %d, known %v, %s", trace.Task.PID, a.Value, a.Known, a.From)
+		}
+	}
+	if found == 0 {
+		t.Error("no task is in do_epoll_wait")
 	}
 }
 
