@@ -21,23 +21,28 @@ func TestConfuse(t *testing.T) {
 		evidence   []string
 	}{
 		{
-			"container", explain.TypeConfusion, explain.Certain,
+			"confuse-container", explain.TypeConfusion, explain.Certain,
 			"the work of a probe was taken for the work of a session in session_work", "confuse_probe", "probe",
 			[]string{"the struct would begin 208 bytes in front of it", "session.ops would be at", "a probe's samples[0]"},
 		},
 		{
-			"overflow", explain.OutOfBounds, explain.Likely,
+			"confuse-overflow", explain.OutOfBounds, explain.Likely,
 			"a ticket was overwritten from the object in front of it, then used in ticket_check", "confuse_ticket", "ticket",
 			[]string{"root; xxx", "the run begins at its ticket.holder[0]"},
 		},
 		{
-			"freed", explain.UseAfterFree, explain.Likely,
+			"confuse-freed", explain.UseAfterFree, explain.Likely,
 			"use of a freed ticket in ticket_check", "confuse_ticket", "ticket",
 			[]string{"t->ops", "the object is free, on CPU", "SLUB's pointer to the next free one"},
 		},
+		{
+			"freed-before", explain.UseAfterFree, explain.Certain,
+			"use of a victim in crash_uaf, which had freed it before", "crasher_victim", "victim",
+			[]string{"crash_uaf called kmem_cache_free", "victim.target", "the only object of slab cache crasher_victim that holds 0x4141414141414141"},
+		},
 	} {
 		t.Run(test.dump, func(t *testing.T) {
-			d, err := vmcore.Open("testdata/confuse-" + test.dump + ".kdump")
+			d, err := vmcore.Open("testdata/" + test.dump + ".kdump")
 			if err != nil {
 				t.Fatal(err)
 			}
