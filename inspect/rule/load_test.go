@@ -113,6 +113,14 @@ func TestLoadErrors(t *testing.T) {
 		}},
 		{"deep", "default: drop\nrules: " + strings.Repeat("[", 5000), []string{"2:1: brackets or dashes are nested too deep"}},
 		{"deep dashes", "default: drop\nrules:\n " + strings.Repeat("- ", 5000), []string{"3:1: brackets or dashes are nested too deep"}},
+		{"deep, over lines", "default: drop\nrules:\n" + strings.Repeat("  [\n", 501), []string{"503:1: brackets or dashes are nested too deep"}},
+		{"many keys", "default: drop\nlists:\n" + strings.Repeat("  a: [1]\n", 10_001), []string{"10003:1: more than 10000 keys in one mapping"}},
+		{"many keys in brackets", "default: drop\nlists: {" + strings.Repeat("a: [1], ", 10_001) + "}\n", []string{"2:1: more than 10000 keys in one mapping"}},
+		{"old line ends", "default: drop\rrules: []\r", []string{"1:1: the file has carriage returns without line feeds"}},
+		{"DOS line ends", "default: drop\r\nrules:\r\n  - name: a\r\n    verdict: drop\r\n    when: |\r\n      tcp.dport == 1 &&\r\n      x\r\n", []string{"7:7: there is no variable x"}},
+		{"no text", "default: \xff\n", []string{"1:1: the file is no UTF-8 text"}},
+		{"zero", "default: \x00\n", []string{"1:1: the file has a zero byte in it"}},
+		{"large", strings.Repeat("#\n", 2<<20+1), []string{"1:1: the file has 4194306 bytes, more than the 4194304 that are read"}},
 		{"deep condition", rule("when: " + strings.Repeat("(", 400) + "true" + strings.Repeat(")", 400)), []string{"7:11: "}},
 		{"long condition", rule("when: " + strings.Repeat("true && ", 4000) + "true"), []string{"7:11: "}},
 	}
@@ -159,6 +167,22 @@ rules:
 	}
 	if got := s.Warnings(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestManyRules: what bounds one mapping does not bound the rules, nor lists.
+func TestManyRules(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("default: drop\nlists:\n  a:\n")
+	for i := range 30_000 {
+		fmt.Fprintf(&b, "    - d%d.example\n", i)
+	}
+	b.WriteString("rules:\n")
+	for i := range 3000 {
+		fmt.Fprintf(&b, "  - name: r%d\n    when: tls.sni in list.a\n    scope: packet\n    rate: 1/s\n    verdict: drop\n", i)
+	}
+	if s := load(t, b.String()); len(s.Rules()) != 3000 {
+		t.Errorf("%d rules, want 3000", len(s.Rules()))
 	}
 }
 

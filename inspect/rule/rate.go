@@ -88,6 +88,9 @@ func (r Rate) String() string {
 	return text
 }
 
+// MarshalText writes the rate as a file has it, with what has a limit of its own.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String() + " per " + r.Of.String()), nil }
+
 // limiter is a token bucket in the form of the generic cell rate algorithm (ITU-T
 // I.371): all of its state is one time, that at which the bucket will be full again.
 type limiter struct {

@@ -17,8 +17,9 @@ import (
 // Bounds on a file.
 const (
 	maxFileSize = 4 << 20
-	maxNest     = 500 // brackets inside each other
-	maxDashes   = 32  // sequences that begin on one line
+	maxNest     = 500    // brackets inside each other
+	maxDashes   = 32     // sequences that begin on one line
+	maxEntries  = 10_000 // keys of one mapping; the YAML library's time grows with their square
 )
 
 // reader walks the YAML of one file and collects what is wrong with it.
@@ -46,9 +47,12 @@ func (r *reader) parse() (body ast.Node) {
 	case bytes.IndexByte(r.src, 0) >= 0:
 		r.problems.add(1, 1, "the file has a zero byte in it")
 		return nil
+	case bytes.Contains(bytes.ReplaceAll(r.src, []byte("\r\n"), []byte("\n")), []byte("\r")):
+		r.problems.add(1, 1, "the file has carriage returns without line feeds")
+		return nil
 	}
-	if line := r.tooDeep(); line > 0 {
-		r.problems.add(line, 1, "brackets or dashes are nested too deep")
+	if line, message := r.excess(); line > 0 {
+		r.problems.add(line, 1, "%s", message)
 		return nil
 	}
 	// The YAML library panics on some malformed input.
@@ -83,33 +87,66 @@ func (r *reader) parse() (body ast.Node) {
 	return body
 }
 
-// tooDeep finds the line where nesting exceeds what the YAML library, whose time and
-// stack grow with it, should be given. It does not know quotes: brackets in strings
-// count, closing ones take back.
-func (r *reader) tooDeep() (line int) {
-	depth, dashes, start := 0, 0, true
-	line = 1
-	for _, c := range r.src {
-		switch c {
-		case '[', '{':
-			depth, start = depth+1, false
-		case ']', '}':
-			depth, start = max(depth-1, 0), false
-		case '\n':
-			line, dashes, start = line+1, 0, true
-		case '-', '?':
-			if start {
-				dashes++
-			}
-		case ' ', '\t':
-		default:
-			start = false
+// excess finds what the YAML library, whose time and stack grow with nesting and with
+// the keys of a mapping, should not be given. It does not know quotes: brackets in
+// strings count, closing ones take back.
+func (r *reader) excess() (line int, message string) {
+	var inBrackets [maxNest + 1]int // keys, by depth
+	inBlock := map[int]int{}        // keys, by indentation
+	depth := 0
+	for n, start := range r.lines {
+		end := len(r.src)
+		if n+1 < len(r.lines) {
+			end = r.lines[n+1]
 		}
-		if depth > maxNest || dashes > maxDashes {
-			return line
+		text := bytes.TrimRight(r.src[start:end], " \t\r\n")
+		body := bytes.TrimLeft(text, " \t")
+		indent, dashes := len(text)-len(body), 0
+		for len(body) > 0 && (body[0] == '-' || body[0] == '?') && (len(body) == 1 || body[1] == ' ' || body[1] == '\t') {
+			rest := bytes.TrimLeft(body[1:], " \t")
+			deeper(inBlock, indent)
+			indent, dashes, body = indent+len(body)-len(rest), dashes+1, rest
+		}
+		if len(body) > 0 && depth == 0 {
+			deeper(inBlock, indent)
+			inBlock[indent]++
+		}
+	characters:
+		for i, c := range body {
+			switch c {
+			case '[', '{':
+				if depth++; depth > maxNest {
+					break characters
+				}
+				inBrackets[depth] = 0
+			case ']', '}':
+				depth = max(depth-1, 0)
+			case ':':
+				if i+1 == len(body) || body[i+1] == ' ' {
+					inBrackets[depth]++
+				}
+				if depth > 0 && inBrackets[depth] > maxEntries {
+					return n + 1, fmt.Sprintf("more than %d keys in one mapping", maxEntries)
+				}
+			}
+		}
+		switch {
+		case depth > maxNest || dashes > maxDashes:
+			return n + 1, "brackets or dashes are nested too deep"
+		case inBlock[indent] > maxEntries:
+			return n + 1, fmt.Sprintf("more than %d keys in one mapping", maxEntries)
 		}
 	}
-	return 0
+	return 0, ""
+}
+
+// deeper forgets the counts of mappings that are indented more: they have ended.
+func deeper(counts map[int]int, indent int) {
+	for at := range counts {
+		if at > indent {
+			delete(counts, at)
+		}
+	}
 }
 
 // complain adds a problem at a node.
