@@ -1,12 +1,17 @@
 package verdict
 
 import (
+	"cmp"
+	"context"
 	"io"
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"inquest/inspect/app"
 )
 
 // NewLogger makes the daemon's logger.
@@ -21,13 +26,36 @@ func NewLogger(w io.Writer, c Log) *slog.Logger {
 // entry is one packet that a rule wants to be logged. It goes through a channel: whoever
 // reads the log may be slow, and packets do not wait for that.
 type entry struct {
+	level         slog.Level
+	message       string // "" for ours
 	rule, verdict string
 	hook          string
 	proto         uint8
-	src, dst      netip.AddrPort
+	src, dst      netip.AddrPort // of the flow's first packet
 	in, out       string
-	app, name     string // protocol, and the name that was asked for
+	facts         []slog.Attr
 	suppressed    uint64 // entries of this rule that were left out before this one
+}
+
+// describe is what is known of a flow's application protocol, as the log has it.
+func describe(f *app.Facts) []slog.Attr {
+	if f.Proto == app.ProtoUnknown {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("app", f.Proto.String())}
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("sni", f.TLS.SNI+f.QUIC.SNI)
+	add("ja4", f.TLS.JA4+f.QUIC.JA4)
+	add("method", f.HTTP.Method)
+	add("host", f.HTTP.Host)
+	add("path", f.HTTP.Path)
+	add("dns", strings.Join(f.DNS.Names, " "))
+	add("ssh", f.SSH.Client.Software)
+	return attrs
 }
 
 // logger writes entries.
@@ -56,16 +84,21 @@ func (l *logger) put(e entry) {
 // run writes what comes until the channel is closed.
 func (l *logger) run() {
 	for e := range l.entries {
-		attrs := []any{"rule", e.rule, "verdict", e.verdict, "hook", e.hook, "proto", protocolText(e.proto), "src", addrText(e.src), "dst", addrText(e.dst)}
-		for _, o := range []struct{ key, value string }{{"in", e.in}, {"out", e.out}, {"app", e.app}, {"name", e.name}} {
-			if o.value != "" {
-				attrs = append(attrs, o.key, o.value)
-			}
+		attrs := []slog.Attr{
+			slog.String("rule", e.rule), slog.String("verdict", e.verdict), slog.String("hook", e.hook),
+			slog.String("proto", ProtocolName(e.proto)), slog.String("src", addrText(e.src)), slog.String("dst", addrText(e.dst)),
 		}
+		if e.in != "" {
+			attrs = append(attrs, slog.String("in", e.in))
+		}
+		if e.out != "" {
+			attrs = append(attrs, slog.String("out", e.out))
+		}
+		attrs = append(attrs, e.facts...)
 		if n := e.suppressed + l.lost.Swap(0); n > 0 {
-			attrs = append(attrs, "suppressed", n)
+			attrs = append(attrs, slog.Uint64("suppressed", n))
 		}
-		l.log.Info("packet", attrs...)
+		l.log.LogAttrs(context.Background(), e.level, cmp.Or(e.message, "packet"), attrs...)
 	}
 }
 
@@ -98,8 +131,8 @@ func (l *limiter) allow(now int64, rate int) (suppressed uint64, ok bool) {
 	return l.suppressed.Swap(0), true
 }
 
-// protocolText is the name of a transport protocol, or its number.
-func protocolText(proto uint8) string {
+// ProtocolName is the name of a transport protocol, or its number.
+func ProtocolName(proto uint8) string {
 	names := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 	if name, ok := names[proto]; ok {
 		return name

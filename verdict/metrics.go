@@ -16,8 +16,8 @@ var (
 
 	descPackets   = desc("packets_total", "Packets judged, by verdict: accept, drop, reject, queue.", "verdict")
 	descBytes     = desc("bytes_total", "Bytes of the packets judged, from the IP headers on.")
-	descPending   = desc("packets_pending_total", "Packets whose flow was not decided yet for want of a fact.")
-	descDecided   = desc("flows_decided_total", "Flows that left the queues because their verdict is final.")
+	descPending   = desc("packets_pending_total", "Packets that passed or were held while a rule waited for a fact.")
+	descAnomalous = desc("packets_anomalous_total", "Packets with something wrong in their headers.")
 	descMalformed = desc("packets_malformed_total", "Packets that do not even have an IP header.")
 	descReturned  = desc("packets_returned_total", "Packets that came back with our mark: rules are missing in the kernel.")
 	descPanics    = desc("panics_total", "Packets judged by daemon.fail because a worker failed.")
@@ -35,8 +35,11 @@ var (
 	descFlows   = desc("flows", "Flows that are remembered.")
 	descMax     = desc("flows_max", "Flows that can be remembered.")
 	descCreated = desc("flows_created_total", "Flows seen.")
+	descDecided = desc("flows_decided_total", "Flows whose verdict is final.")
+	descLeft    = desc("flows_left_total", "Flows that the kernel was told to take out of the queues.")
+	descTaken   = desc("flows_forgotten_total", "Flows whose payload was forgotten for want of memory: their facts are absent.")
 	descEvicted = desc("flows_evicted_total", "Flows forgotten before their time, for want of room.")
-	descMemory  = desc("flow_memory_bytes", "Bytes of streams that are kept until their flow is decided.")
+	descMemory  = desc("flow_memory_bytes", "Bytes for flows and their payload.")
 
 	descRulePackets = desc("rule_packets_total", "Packets that a rule decided, since the rules were loaded.", "rule", "verdict")
 	descRuleFlows   = desc("rule_flows_total", "Flows that a rule decided for good, since the rules were loaded.", "rule", "verdict")
@@ -49,9 +52,9 @@ var (
 	descCarveOut    = desc("carve_out", "1 if SYN/ACKs made here are kept out of the queues.")
 	descFailOpen    = desc("fail_open", "1 if packets pass when the daemon cannot judge them, 0 if they are dropped.")
 	descriptionList = []*prometheus.Desc{
-		descUp, descPackets, descBytes, descPending, descDecided, descMalformed, descReturned, descPanics,
+		descUp, descPackets, descBytes, descPending, descAnomalous, descMalformed, descReturned, descPanics,
 		descReceived, descWaiting, descFull, descLost, descOverruns, descFlushed, descRefused, descVanished, descLatency,
-		descFlows, descMax, descCreated, descEvicted, descMemory, descRulePackets, descRuleFlows,
+		descFlows, descMax, descCreated, descDecided, descLeft, descEvicted, descTaken, descMemory, descRulePackets, descRuleFlows,
 		descReloads, descReloadGood, descLoaded, descInstalled, descReinstalled, descCarveOut, descFailOpen,
 	}
 )
@@ -91,7 +94,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descPackets, s.Packets.Queued, "queue")
 	count(descBytes, s.Packets.Bytes)
 	count(descPending, s.Packets.Pending)
-	count(descDecided, s.Packets.Decided)
+	count(descAnomalous, s.Packets.Anomalous)
 	count(descMalformed, s.Packets.Malformed)
 	count(descReturned, s.Packets.Returned)
 	count(descPanics, s.Packets.Panics)
@@ -112,6 +115,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descFlows, float64(s.Flows.Now))
 	gauge(descMax, float64(s.Flows.Max))
 	count(descCreated, s.Flows.Created)
+	count(descDecided, s.Flows.Decided)
+	count(descLeft, s.Flows.Left)
+	count(descTaken, s.Flows.Taken)
 	count(descEvicted, s.Flows.Evicted)
 	gauge(descMemory, float64(s.Flows.Memory))
 	for _, r := range s.Rules {

@@ -45,9 +45,9 @@ type Packets struct {
 	Dropped   uint64 `json:"dropped"`   // without an answer
 	Rejected  uint64 `json:"rejected"`  // with an answer
 	Queued    uint64 `json:"queued"`    // to another queue
-	Pending   uint64 `json:"pending"`   // of all these, while the flow was not decided for want of a fact
-	Decided   uint64 `json:"decided"`   // of all these, the last of their flow to be queued
-	Malformed uint64 `json:"malformed"` // not even an IP header
+	Pending   uint64 `json:"pending"`   // of all these, while a rule waited for a fact
+	Malformed uint64 `json:"malformed"` // without an IP header
+	Anomalous uint64 `json:"anomalous"` // with something else wrong with them
 	Returned  uint64 `json:"returned"`  // came back with our mark: rules are missing in the kernel
 	Panics    uint64 `json:"panics"`    // judged by daemon.fail, because a worker failed
 }
@@ -70,17 +70,19 @@ type FlowStatus struct {
 	Now     int    `json:"now"`
 	Max     int    `json:"max"`
 	Created uint64 `json:"created"`
+	Decided uint64 `json:"decided"` // for good
+	Left    uint64 `json:"left"`    // of these, by a mark that takes them out of the queues
 	Evicted uint64 `json:"evicted"` // forgotten before their time, for want of room
-	Memory  int64  `json:"memory"`  // bytes of streams that are kept
+	Taken   uint64 `json:"taken"`   // whose payload was forgotten, for want of memory
+	Memory  int64  `json:"memory"`  // bytes for flows and their payload
 }
 
 // RuleStatus is one rule.
 type RuleStatus struct {
 	Name    string `json:"name"`
 	Verdict string `json:"verdict"`
-	Packets uint64 `json:"packets"` // that it decided
-	Bytes   uint64 `json:"bytes"`
-	Flows   uint64 `json:"flows"` // that it decided for good
+	Packets uint64 `json:"packets"` // that it decided, or that wait for what it wants to know
+	Flows   uint64 `json:"flows"`   // that it decided for good
 }
 
 // LatencyCount is a bucket: how many packets took at most so long, and longer than the

@@ -100,13 +100,14 @@ func (p *picture) packets() {
 		duration(quantile(latency, .999)), share(a.Pending, b.Pending))
 	f, g := p.before.Flows, p.now.Flows
 	p.line("", "flows    %9s of %s   %s/s new   %s/s decided   %s", number(float64(g.Now)), number(float64(g.Max)),
-		number(p.rate(f.Created, g.Created)), number(p.rate(a.Decided, b.Decided)), bytesText(float64(g.Memory)))
+		number(p.rate(f.Created, g.Created)), number(p.rate(f.Decided, g.Decided)), bytesText(float64(g.Memory)))
 	bad := func(name string, before, now uint64) {
 		if now > 0 {
 			p.line(sgrRed, "trouble  %s %s/s, %s in all", name, number(p.rate(before, now)), number(float64(now)))
 		}
 	}
 	bad("flows evicted", f.Evicted, g.Evicted)
+	bad("payload forgotten for want of memory", f.Taken, g.Taken)
 	bad("workers failed", a.Panics, b.Panics)
 	bad("rules missing, packets came back", a.Returned, b.Returned)
 	p.line("", "")

@@ -15,9 +15,9 @@ func exampleStatuses() (before, now *Status) {
 	before = &Status{
 		Time: at, Started: started, PID: 812, File: "/etc/inquest/rules.yaml", Loaded: started.Add(70 * time.Hour),
 		Fail: "open", Installed: ByQueue, CarveOut: true, Reloads: 3,
-		Packets: Packets{Received: 90_000_000, Bytes: 70_000_000_000, Accepted: 88_000_000, Dropped: 1_500_000, Rejected: 500_000, Pending: 9_000_000, Decided: 4_000_000},
+		Packets: Packets{Received: 90_000_000, Bytes: 70_000_000_000, Accepted: 88_000_000, Dropped: 1_500_000, Rejected: 500_000, Pending: 9_000_000},
 		Queues:  []QueueStatus{{Number: 0, Received: 45_000_000}, {Number: 1, Received: 45_000_000, Full: 12}},
-		Flows:   FlowStatus{Now: 18_211, Max: 1 << 20, Created: 5_000_000, Memory: 11 << 20},
+		Flows:   FlowStatus{Now: 18_211, Max: 1 << 20, Created: 5_000_000, Decided: 4_000_000, Memory: 11 << 20},
 		Rules: []RuleStatus{
 			{Name: "ssh from the office", Verdict: "accept", Packets: 40_000, Flows: 300},
 			{Name: "no ads", Verdict: "reject", Packets: 500_000, Flows: 490_000},
@@ -29,9 +29,9 @@ func exampleStatuses() (before, now *Status) {
 	after := *before
 	now = &after
 	now.Time = at.Add(time.Second)
-	now.Packets = Packets{Received: 90_123_456, Bytes: 70_098_000_000, Accepted: 88_120_000, Dropped: 1_502_456, Rejected: 501_000, Pending: 9_004_100, Decided: 4_001_250}
+	now.Packets = Packets{Received: 90_123_456, Bytes: 70_098_000_000, Accepted: 88_120_000, Dropped: 1_502_456, Rejected: 501_000, Pending: 9_004_100}
 	now.Queues = []QueueStatus{{Number: 0, Received: 45_061_000, Waiting: 3}, {Number: 1, Received: 45_062_456, Waiting: 117, Full: 112}}
-	now.Flows = FlowStatus{Now: 18_500, Max: 1 << 20, Created: 5_001_400, Memory: 12 << 20}
+	now.Flows = FlowStatus{Now: 18_500, Max: 1 << 20, Created: 5_001_400, Decided: 4_001_250, Memory: 12 << 20}
 	now.Rules = []RuleStatus{
 		{Name: "ssh from the office", Verdict: "accept", Packets: 40_001, Flows: 300},
 		{Name: "no ads", Verdict: "reject", Packets: 501_000, Flows: 490_980},

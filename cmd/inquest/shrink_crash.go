@@ -142,7 +142,9 @@ func (r *crashReader) perCPU() {
 				continue
 			}
 			if top, err := r.k.Pointer(at); err == nil {
-				r.touch(top-kernel.Addr(r.k.StackSize()), r.k.StackSize()+8)
+				base := top - kernel.Addr(r.k.StackSize())
+				r.touch(base, r.k.StackSize()+8)
+				r.returns(base, r.k.StackSize())
 			}
 		}
 		if tss, err := r.k.PerCPUVar("cpu_tss_rw", "tss_struct", cpu); err == nil {
@@ -191,11 +193,7 @@ func (r *crashReader) exceptionStacks(tss kernel.Object) {
 // they did before.
 func (r *crashReader) returns(from kernel.Addr, size uint64) {
 	for at := from; at < from+kernel.Addr(size); at += 8 {
-		pc, err := r.k.Pointer(at)
-		if err != nil {
-			return
-		}
-		if r.k.Text(pc) {
+		if pc, err := r.k.Pointer(at); err == nil && r.k.Text(pc) {
 			r.code(pc)
 		}
 	}
@@ -210,6 +208,8 @@ func (r *crashReader) memoryModel() {
 				r.node(at)
 			}
 		}
+	} else if at, err := r.k.Symbol("contig_page_data"); err == nil { // without CONFIG_NUMA
+		r.node(at)
 	}
 	// With SPARSEMEM_EXTREME mem_section points to pointers to pages of sections. How
 	// many those are VMCOREINFO tells; its SYMBOL(mem_section) is the pointer's value.
@@ -340,15 +340,10 @@ func (r *crashReader) cpuPartial(cpu kernel.Object) {
 	if at, err := cpu.Pointer(member); err == nil && at != 0 {
 		r.touchStruct(typ, at)
 	}
-	at, err := cpu.Pointer("partial")
-	for n := 0; err == nil && at != 0 && n < maxPartial; n++ {
-		o, err := r.k.Object(typ, at)
-		if err != nil {
-			return
-		}
-		if at, err = o.Pointer("next"); err != nil {
-			return
-		}
+	next, err1 := r.k.OffsetOf(typ, "next")
+	at, err2 := cpu.Pointer("partial")
+	for n := 0; errors.Join(err1, err2) == nil && at != 0 && n < maxPartial; n++ {
+		at, err2 = r.k.Pointer(at + kernel.Addr(next))
 	}
 }
 

@@ -20,7 +20,9 @@ docs/verdict.md is the guide.`,
 	exit: `0 done; 1 the rules were refused, expectations not met, or what was asked
 for could not be done; 2 the command line is wrong.`,
 	tools: []*tool{
+		verdictRunTool,
 		verdictCheckTool,
+		verdictTestTool,
 		verdictTopTool,
 		verdictRulesTool,
 	},
