@@ -20,7 +20,11 @@ var shrinkCommand = &command{
 pages of memory that Inquest looks at: those that explain --verbose, bt --all --args,
 ps, log, mod and slab read, the stacks that were running, and what lies around the
 objects of the crash. On the small dump these print what they print on the whole one.
-crash and drgn open it too, as far as its pages reach.
+
+With the kernel's debuginfo crash and drgn open it too: it holds what crash reads when it
+starts and for bt, log, ps, mod, sys, struct, runq, kmem -s and foreach bt, and what drgn
+needs to find the modules. Of user memory, and of what else they may be asked for, it has
+only what shares a page with that.
 
 The slab lists of a machine with more than 8 GiB are left out: they would need the
 struct page of every page.
