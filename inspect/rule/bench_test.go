@@ -119,11 +119,15 @@ func BenchmarkLoad(b *testing.B) {
 
 // TestJudgeAllocatesNothing pins what BenchmarkJudge shows.
 func TestJudgeAllocatesNothing(t *testing.T) {
-	s := load(t, typical(500))
+	s := load(t, typical(500)+"  - {name: odd, when: '\"bad-flags\" in ip.anomalies || ip.options.exists(o, o == \"hop-by-hop\")', verdict: drop}\n")
+	odd := udpPacket("10.1.2.3:40000", "203.0.113.9:9")
+	odd.Packet.Anomalies = packet.BadLen | packet.BadFlags
+	odd.Packet.Options = packet.HopByHop | packet.SourceRoute
 	envs := []*Env{
 		final(tcpPacket("10.1.2.3:40000", "203.0.113.9:443", packet.ACK), func(f *app.Facts) { f.TLS.SNI = "a.site7.example" }),
 		tcpPacket("10.1.2.3:40000", "203.0.113.9:443", packet.SYN),
 		udpPacket("10.1.2.3:40000", "203.0.113.9:9"),
+		odd,
 		udpPacket("[2001:db8::1]:40000", "[2001:db8::2]:9"),
 	}
 	var scratch Scratch

@@ -56,6 +56,8 @@ type machine struct {
 	hide sources
 
 	iter [maxNesting]string // variables of exists and all
+
+	options, anomalies []string // the packet's, when a rule asks
 }
 
 // maxNesting is how deep exists and all may be nested.

@@ -74,6 +74,8 @@ func TestExample(t *testing.T) {
 	sni := func(name string) func(*app.Facts) {
 		return func(f *app.Facts) { f.Proto, f.TLS.SNI, f.TLS.Version = app.ProtoTLS, name, 0x0304 }
 	}
+	broken := tcpPacket("192.0.2.7:40000", "203.0.113.1:23", packet.SYN|packet.FIN)
+	broken.Packet.Anomalies = packet.BadIPChecksum | packet.BadFlags
 	tests := []struct {
 		name    string
 		env     *Env
@@ -82,6 +84,7 @@ func TestExample(t *testing.T) {
 		pending bool
 		perFlow bool
 	}{
+		{"broken", broken, "broken packets", "drop", false, false},
 		{"office", tcpPacket("192.0.2.7:40000", "203.0.113.1:23", packet.SYN), "office", "accept", false, false},
 		{"syn waits for its name", tcpPacket("198.51.100.1:40000", "203.0.113.1:443", packet.SYN), "ads", "accept", true, false},
 		{"ads", final(tcpPacket("198.51.100.1:40000", "203.0.113.1:443", packet.ACK), sni("x.doubleclick.example")), "ads", "reject", false, false},

@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -211,9 +212,15 @@ func packetVariables() []Variable {
 		perPacket(Variable{Name: "ip.fragment", Doc: "the packet is a part of a datagram",
 			cond: func(m *machine) tri { return truth(m.packet.Fragment) }}),
 		perPacket(Variable{Name: "ip.options", Doc: `IPv4 options and IPv6 extension headers: "source-route", "hop-by-hop" …`,
-			list: func(m *machine) ([]string, tri) { return optionNames(m.packet.Options), yes }}),
+			list: func(m *machine) ([]string, tri) {
+				m.options = appendNames(m.options[:0], uint32(m.packet.Options), optionNames)
+				return m.options, yes
+			}}),
 		perPacket(Variable{Name: "ip.anomalies", Doc: `what is wrong with the packet: "truncated", "bad-length", "bad-flags", "bad-fragment" …`,
-			list: func(m *machine) ([]string, tri) { return anomalyNames(m.packet.Anomalies), yes }}),
+			list: func(m *machine) ([]string, tri) {
+				m.anomalies = appendNames(m.anomalies[:0], uint32(m.packet.Anomalies), anomalyNames)
+				return m.anomalies, yes
+			}}),
 
 		port("th.sport", "source port of TCP, UDP, UDP-Lite or SCTP", 0, srcPort),
 		port("th.dport", "destination port of TCP, UDP, UDP-Lite or SCTP", 0, dstPort),
@@ -336,18 +343,27 @@ func metaVariables() []Variable {
 	}
 }
 
-// optionNames and anomalyNames are a packet's, nil for nearly all packets, so that
-// those cost no allocation.
-func optionNames(o packet.Option) []string {
-	if o == 0 {
-		return nil
+// optionNames and anomalyNames are the names of single bits, so that a packet's are put
+// together without allocation.
+var (
+	optionNames  = bitNames(16, func(bit uint32) []string { return packet.Option(bit).Names() })
+	anomalyNames = bitNames(32, func(bit uint32) []string { return packet.Anomaly(bit).Names() })
+)
+
+func bitNames(bits int, names func(bit uint32) []string) []string {
+	all := make([]string, bits)
+	for i := range all {
+		if n := names(1 << i); len(n) > 0 {
+			all[i] = n[0]
+		}
 	}
-	return o.Names()
+	return all
 }
 
-func anomalyNames(a packet.Anomaly) []string {
-	if a == 0 {
-		return nil
+// appendNames adds the names of the bits in set to names.
+func appendNames(names []string, set uint32, all []string) []string {
+	for ; set != 0; set &= set - 1 {
+		names = append(names, all[bits.TrailingZeros32(set)])
 	}
-	return a.Names()
+	return names
 }
