@@ -7,6 +7,7 @@ import (
 
 	"inquest/inspect/app"
 	"inquest/inspect/flow"
+	"inquest/inspect/packet"
 	"inquest/inspect/rule"
 )
 
@@ -67,8 +68,8 @@ type Engine struct {
 type generation struct {
 	set    *rule.Set
 	number uint32
-	facts  bool // some rule looks at what analyzers learn
-	search bool // there are patterns
+	facts  app.FieldSet // that rules look at
+	search bool         // there are patterns
 }
 
 // value is what is kept of each flow. It has no pointers, so that the garbage
@@ -103,12 +104,10 @@ func New(set *rule.Set, cfg Config) *Engine {
 	e.sessions.max = max(minSessions, int(cfg.MaxMemory/4/sessionSize))
 	e.sessions.limits = &e.limits
 	e.sessions.slabs.Store(new([]*[sessionSlab]session))
-	for i := range e.unseen {
-		var none app.Inspection
-		none.Start(app.Flow{})
-		e.unseen[i] = none.Facts
-		e.unseen[i].Gap = i == 1
-	}
+	var none app.Inspection
+	none.Start(app.Flow{})
+	e.unseen = [2]app.Facts{none.Facts, none.Facts}
+	e.unseen[1].Gap = true
 	e.flows = flow.NewTable(flow.Config[value]{
 		MaxFlows: cfg.MaxFlows, Timeouts: cfg.Timeouts, Shards: cfg.Shards,
 		Removed: func(f *flow.Flow[value], _ flow.Reason) {
@@ -121,6 +120,33 @@ func New(set *rule.Set, cfg Config) *Engine {
 	return e
 }
 
+// The facts of flows by TCP and UDP before their first payload: what the other
+// transport alone carries is known to be absent, so that rules about it decide at
+// once.
+var (
+	beforeTCP = ruledOut(app.QUIC)
+	beforeUDP = ruledOut(app.TLS, app.HTTP, app.SSH)
+)
+
+func ruledOut(analyzers ...*app.Analyzer) *app.Facts {
+	f := new(app.Facts)
+	for _, a := range analyzers {
+		for _, field := range a.Fields {
+			f.Final |= app.Set(field.ID)
+		}
+	}
+	f.Known = f.Final
+	return f
+}
+
+// before returns the facts of a flow without payload.
+func before(proto uint8) *app.Facts {
+	if proto == packet.ProtoUDP {
+		return beforeUDP
+	}
+	return beforeTCP
+}
+
 // nothing returns the facts of a flow of which nothing will be known.
 func (e *Engine) nothing(flags uint8) *app.Facts {
 	if flags&incomplete != 0 {
@@ -130,7 +156,7 @@ func (e *Engine) nothing(flags uint8) *app.Facts {
 }
 
 func newGeneration(set *rule.Set, number uint32) *generation {
-	return &generation{set: set, number: number, facts: set.Facts() != 0, search: set.Patterns().Len() > 0}
+	return &generation{set: set, number: number, facts: set.Facts(), search: set.Patterns().Len() > 0}
 }
 
 // Set returns the rules in force.

@@ -202,13 +202,15 @@ func (w *Worker) judgeFlow(ref flow.Ref[value], meta *rule.Meta, now int64) Deci
 		Bytes:   f.Bytes[0] + f.Bytes[1],
 		Age:     time.Duration(now - f.Started),
 	}
-	env.Facts, env.Patterns, env.PatternsDone = nil, nil, !w.generation.search
+	env.Patterns, env.PatternsDone = nil, !w.generation.search
 
 	s := w.session(f)
 	var o rule.Outcome
 	if s == nil {
 		if v.flags&settled != 0 || !inspectable(p.Proto) {
 			env.Facts, env.PatternsDone = e.nothing(v.flags), true
+		} else {
+			env.Facts = before(p.Proto)
 		}
 		o = w.judge(now)
 	} else {
@@ -249,7 +251,7 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 		return nil
 	}
 	if v.flags&settled != 0 || !inspectable(p.Proto) || p.PayloadLen == 0 || !p.HasTransport ||
-		!w.generation.facts && !w.generation.search {
+		w.generation.facts&^before(p.Proto).Final == 0 && !w.generation.search {
 		return nil
 	}
 	s, id := e.sessions.add()
@@ -261,8 +263,10 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 	s.inspection.Start(app.Flow{
 		Transport: app.Transport(p.Proto), ClientPort: w.tuple.SrcPort, ServerPort: w.tuple.DstPort, Budget: e.parsers,
 	})
-	if !w.generation.facts {
-		s.inspection.Facts = e.unseen[0]
+	if known := before(p.Proto).Final; w.generation.facts&^known == 0 {
+		s.inspection.Facts = e.unseen[0] // only patterns are wanted
+	} else {
+		s.inspection.Facts.Known, s.inspection.Facts.Final = known, known
 	}
 	return s
 }
