@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -96,7 +97,7 @@ func (n *namespace) start(cmd *exec.Cmd) {
 func (n *namespace) dial(network, address string) (net.Conn, error) {
 	var conn net.Conn
 	var err error
-	n.do(func() { conn, err = net.Dial(network, address) })
+	n.do(func() { conn, err = net.DialTimeout(network, address, 2*time.Second) })
 	return conn, err
 }
 
