@@ -79,12 +79,14 @@ type Config struct {
 	BusyPoll time.Duration
 
 	// ReadBuffer is the socket's receive buffer in bytes, beyond
-	// net.core.rmem_max if need be; 0 means 16 MiB. A packet takes its size
-	// and about 1 KiB.
+	// net.core.rmem_max if need be; 0 means 64 MiB. It is a limit, of which a
+	// packet that waits to be read takes its size and about 1 KiB. Without
+	// CAP_NET_ADMIN in the first user namespace rmem_max is the limit.
 	ReadBuffer int
 
 	// Event, if set, is told what goes wrong without ending Serve. It is called
-	// by the queue's goroutine, which waits for it.
+	// by the goroutine of the queue, which waits for it: with several queues
+	// maybe at the same time.
 	Event func(Event)
 }
 
@@ -142,7 +144,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxDelay = 200 * time.Microsecond
 	}
 	if c.ReadBuffer <= 0 {
-		c.ReadBuffer = 16 << 20
+		c.ReadBuffer = 64 << 20
 	}
 	if !c.Default.Given() {
 		c.Default = Drop()

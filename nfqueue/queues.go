@@ -108,6 +108,9 @@ func (g *Queues) Close() error {
 	g.closed = true
 	serving := g.serving
 	g.mu.Unlock()
+	if g.proc != nil {
+		defer g.proc.Close()
+	}
 	if serving {
 		g.stop()
 		<-g.done
