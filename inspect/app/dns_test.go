@@ -192,8 +192,14 @@ func dnsByParser(b []byte) (f DNSFacts, ok bool) {
 		for _, a := range m.Answers {
 			switch body := a.Body.(type) {
 			case *dnsmessage.AResource:
+				if a.Header.Length != 4 {
+					return f, false // x/net does not mind
+				}
 				f.Answers = append(f.Answers, netip.AddrFrom4(body.A).String())
 			case *dnsmessage.AAAAResource:
+				if a.Header.Length != 16 {
+					return f, false
+				}
 				f.Answers = append(f.Answers, netip.AddrFrom16(body.AAAA).String())
 			case *dnsmessage.CNAMEResource:
 				f.Answers = append(f.Answers, name(body.CNAME))

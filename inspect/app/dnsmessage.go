@@ -12,6 +12,8 @@ const (
 	// maxDNSQuestions and maxDNSAnswers bound the facts of one message.
 	maxDNSQuestions = 32
 	maxDNSAnswers   = 128
+	// maxDNSHops bounds the pointers of one name. Each may lead to at least one label.
+	maxDNSHops = 128
 )
 
 // The record types that are looked into (IANA, DNS Parameters).
@@ -197,7 +199,7 @@ func appendDNSAnswer(text, b []byte, a dnsAnswer) []byte {
 // are not printable as \DDD (RFC 1035 section 5.1). A pointer may only lead backwards,
 // so that no chain of them is endless. Of a malformed name nothing is appended.
 func appendDNSName(text, b []byte, at int) ([]byte, bool) {
-	start, limit, wire := len(text), at, 1
+	start, limit, wire, hops := len(text), at, 1, 0
 	for at < len(b) {
 		c := int(b[at])
 		switch {
@@ -211,7 +213,7 @@ func appendDNSName(text, b []byte, at int) ([]byte, bool) {
 				return text[:start], false
 			}
 			to := int(binary.BigEndian.Uint16(b[at:]) & 0x3fff)
-			if to >= limit {
+			if hops++; to >= limit || hops > maxDNSHops {
 				return text[:start], false
 			}
 			at, limit = to, to

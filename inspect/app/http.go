@@ -237,8 +237,9 @@ func (p *httpParser) response(h *httpHead, f *Facts) Verdict {
 	if p.asked > 0 {
 		asked = p.pending[0]
 	}
-	if status < 200 && status != 101 {
-		return p.verdict() // the response itself is to come
+	if status < 200 && status != 101 { // the response itself is to come
+		f.Known &^= httpStatus
+		return p.verdict()
 	}
 	if p.asked > 0 {
 		p.asked--

@@ -412,6 +412,7 @@ func FuzzTLS(f *testing.F) {
 // serverName has crypto/tls read a hello.
 func serverName(hello []byte) (name string, err error) {
 	c, s := net.Pipe()
+	go io.Copy(io.Discard, c)
 	go func() {
 		c.Write(hello)
 		c.Close()
