@@ -21,7 +21,8 @@ type Description struct {
 	// Facts are what the rule waits for.
 	Facts []string `json:"facts,omitempty"`
 	// KeepsQueued says what keeps flows that the rule could match in the queue: it may
-	// differ from packet to packet. Without it the rule decides a flow once.
+	// differ from packet to packet. They are variables, or "pattern", "rate", "scope".
+	// Without any the rule decides a flow once.
 	KeepsQueued []string `json:"keeps_queued,omitempty"`
 }
 
@@ -47,6 +48,9 @@ func (s *Set) describe(i int) Description {
 		if v.PerPacket || d.PerPacket && v.from&fromDevices != 0 {
 			d.KeepsQueued = append(d.KeepsQueued, v.Name)
 		}
+	}
+	if d.PerPacket && s.compiled[i].needs&fromTuple != 0 {
+		d.KeepsQueued = append(d.KeepsQueued, "scope")
 	}
 	if s.compiled[i].needs&fromPatterns != 0 {
 		d.KeepsQueued = append(d.KeepsQueued, "pattern")
