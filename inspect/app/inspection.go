@@ -86,9 +86,12 @@ func (i *Inspection) Gap(dir Dir, n int) (changed bool) {
 // chosen one those that came in earlier calls.
 func (i *Inspection) choose(dir Dir, data []byte) bool {
 	first, kept := data, int(i.prefixLen[dir])
-	if i.flow.Transport == TCP && kept+len(data) < maxPrefix || kept > 0 {
+	stream := i.flow.Transport == TCP
+	if stream && (kept > 0 || len(data) < maxPrefix) {
 		i.prefixLen[dir] += uint8(copy(i.prefix[dir][kept:], data))
 		first = i.prefix[dir][:i.prefixLen[dir]]
+	} else if stream {
+		first = data[:maxPrefix] // as if it had come byte by byte
 	}
 	for k, a := range All {
 		if i.alive>>k&1 == 0 {
@@ -110,7 +113,7 @@ func (i *Inspection) choose(dir Dir, data []byte) bool {
 		case NotMine:
 			i.alive &^= 1 << k
 		case More:
-			if i.flow.Transport == UDP || len(first) >= maxPrefix {
+			if !stream || len(first) == maxPrefix {
 				i.alive &^= 1 << k
 			}
 		}
