@@ -181,6 +181,101 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// The kernel may say that the buffer was full, and the loop goes on.
+func TestOverrunReported(t *testing.T) {
+	var events []Event
+	k := newKernel()
+	k.overruns = 2
+	g := start(t, Config{Event: func(e Event) { events = append(events, e) }}, k)
+	served := make(chan error)
+	go func() { served <- g.Serve(context.Background(), accept) }()
+	k.arrive(0)
+	for g.Stats()[0].Received == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	g.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if s := g.Stats()[0]; s.Overruns != 2 || len(events) != 2 || events[0].Err != ErrOverrun || k.fate(t, 0) != "1" {
+		t.Errorf("%d overruns, events %v, packet %q", s.Overruns, events, k.fates[0])
+	}
+}
+
+// Verdicts that the kernel had no memory for are sent before later ones.
+func TestSendFails(t *testing.T) {
+	var events []Event
+	k := newKernel()
+	q := start(t, Config{Event: func(e Event) { events = append(events, e) }}, k).queues[0]
+	var held Held
+	k.arrive(0)
+	k.arrive(1)
+	step(q, func(p *Packet) Verdict {
+		if p.Mark == 0 {
+			held = p.Hold()
+		}
+		return Accept()
+	})
+	k.noMemory = 101 // more often than one send is tried
+	if err := held.Judge(Drop()); !errors.Is(err, errAgain) {
+		t.Errorf("judge without memory: %v", err)
+	}
+	// Nothing is held now, so this may be a batch, which would judge 0 too.
+	k.arrive(2)
+	k.arrive(3)
+	step(q, accept)
+	for n, want := range []string{"0", "1", "1", "1"} {
+		if got := k.fate(t, n); got != want {
+			t.Errorf("packet %d: %s, want %s", n, got, want)
+		}
+	}
+	if k.batches != 1 {
+		t.Errorf("%d batches, want 1: the test shows nothing", k.batches)
+	}
+}
+
+// A queue that vanished and that another program has now is bound when that
+// one lets go of it.
+func TestTaken(t *testing.T) {
+	events := make(chan Event, 10)
+	k := newKernel()
+	g := start(t, Config{Event: func(e Event) { events <- e }}, k)
+	served := make(chan error)
+	go func() { served <- g.Serve(context.Background(), accept) }()
+	k.mu.Lock()
+	k.taken = true
+	k.mu.Unlock()
+	k.arrive(0)
+	k.vanish()
+	// Whether or not the first packet's verdict came in time, the next one's does not.
+	k.mu.Lock()
+	k.deliver(packetMessage(2, 1))
+	k.mu.Unlock()
+	for _, want := range []error{ErrVanished, ErrBusy} {
+		if e := <-events; e.Err != want {
+			t.Fatalf("%v, want %v", e, want)
+		}
+	}
+	k.mu.Lock()
+	k.taken = false
+	k.mu.Unlock()
+	for bound := false; !bound; time.Sleep(10 * time.Millisecond) {
+		k.mu.Lock()
+		bound = k.bound
+		k.mu.Unlock()
+	}
+	k.arrive(2)
+	for k.mu.Lock(); len(k.fates[2]) == 0; k.mu.Lock() {
+		k.mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	k.mu.Unlock()
+	g.Close()
+	if err := <-served; err != nil || k.fate(t, 2) != "1" {
+		t.Error(err, k.fates[2])
+	}
+}
+
 // A slow handler must not keep the verdicts of the packets before it.
 func TestMaxDelay(t *testing.T) {
 	k := newKernel()

@@ -22,6 +22,8 @@ type kernel struct {
 	inbox    [][]byte // what the socket has to be read
 	room     int      // datagrams the socket's buffer takes; 0: all
 	noMemory int      // how many sends fail
+	overruns int      // how many receives report one
+	taken    bool     // another socket has the queue
 
 	batch    int // datagrams a receive takes
 	received [][]byte
@@ -110,6 +112,10 @@ func (k *kernel) receive(wait bool) (int, error) {
 	defer k.mu.Unlock()
 	for wait && len(k.inbox) == 0 {
 		k.cond.Wait()
+	}
+	if k.overruns > 0 {
+		k.overruns--
+		return 0, ErrOverrun
 	}
 	n := min(k.batch, len(k.inbox))
 	k.received = slices.Clone(k.inbox[:n])
@@ -205,6 +211,9 @@ func (k *kernel) configure(attr map[uint16][]byte) syscall.Errno {
 	if cmd := attr[cfgCmd]; cmd != nil {
 		switch cmd[0] {
 		case cmdBind:
+			if k.taken {
+				return syscall.EPERM
+			}
 			if k.bound {
 				return syscall.EBUSY
 			}
