@@ -26,7 +26,7 @@ type feed struct {
 }
 
 // judgeSession judges a packet of a flow whose payload is looked at.
-func (w *Worker) judgeSession(s *session, ref flow.Ref[value], now int64) rule.Outcome {
+func (w *Worker) judgeSession(s *session, ref *flow.Ref[value], now int64) rule.Outcome {
 	p, g, fd := &w.packet, w.generation, &w.feed
 	*fd = feed{w: w, s: s, dir: ref.Dir, now: now}
 	if g.search && s.generation != g.number {
@@ -57,7 +57,7 @@ func (w *Worker) judgeSession(s *session, ref flow.Ref[value], now int64) rule.O
 }
 
 // segment takes in a TCP segment and judges it.
-func (fd *feed) segment(ref flow.Ref[value]) rule.Outcome {
+func (fd *feed) segment(ref *flow.Ref[value]) rule.Outcome {
 	w, s, p, dir := fd.w, fd.s, &fd.w.packet, ref.Dir
 	limits := &w.engine.limits
 	seg := flow.Segment{

@@ -27,6 +27,8 @@ type Decision struct {
 	Decided bool
 	// Cached: the flow had been decided by an earlier packet.
 	Cached bool
+	// First: the packet began its flow.
+	First bool
 	// Held: the packet was dropped for what its rule said of a segment before it, which
 	// must be let through first.
 	Held bool
@@ -53,6 +55,10 @@ type Worker struct {
 
 	feed  feed
 	stats workerStats
+
+	// what is locked while a packet is inspected
+	ref    flow.Ref[value]
+	locked *session
 }
 
 // Worker returns a new worker.
@@ -94,10 +100,30 @@ func (w *Worker) Facts() *app.Facts { return &w.facts }
 // A packet of a flow that is known costs no allocation.
 func (w *Worker) Inspect(data []byte, meta *rule.Meta, now int64) Decision {
 	w.mu.Lock()
+	defer w.unlock()
 	d := w.inspect(data, meta, now)
 	w.stats.count(&w.packet, &d)
-	w.mu.Unlock()
 	return d
+}
+
+// unlock is deferred: who contains a panic finds nothing locked. A session that is
+// still locked was left by one; its payload is not looked at again.
+func (w *Worker) unlock() {
+	if s := w.locked; s != nil {
+		s.inspection = app.Inspection{Facts: w.engine.unseen[1]}
+		s.over = true
+		w.unlockSession()
+	}
+	w.ref.Release()
+	w.ref = flow.Ref[value]{}
+	w.mu.Unlock()
+}
+
+func (w *Worker) unlockSession() {
+	if s := w.locked; s != nil {
+		w.locked = nil
+		s.mu.Unlock()
+	}
 }
 
 func (w *Worker) inspect(data []byte, meta *rule.Meta, now int64) Decision {
@@ -112,28 +138,25 @@ func (w *Worker) inspect(data []byte, meta *rule.Meta, now int64) Decision {
 	if meta == nil {
 		meta = &w.noMeta
 	}
-	ref := w.engine.flows.Track(p, now)
+	w.ref = w.engine.flows.Track(p, now)
+	ref := &w.ref
 	if ref.Flow == nil {
 		return w.alone(meta, now)
 	}
 	v := &ref.Flow.Value
-	w.dir = ref.Dir
+	w.tuple, w.dir = p.Tuple(), ref.Dir
+	if ref.Dir == flow.Reply {
+		w.tuple = w.tuple.Reverse()
+	}
 	if v.flags&decided != 0 && v.generation == g.number {
-		w.tuple = p.Tuple()
-		if ref.Dir == flow.Reply {
-			w.tuple = w.tuple.Reverse()
-		}
 		d := Decision{Rule: int(v.rule), Decided: true, Cached: true}
 		d.Verdict = g.verdict(d.Rule)
 		if w.keep {
 			w.recall(v)
 		}
-		ref.Release()
 		return d
 	}
-	d := w.judgeFlow(ref, meta, now)
-	ref.Release()
-	return d
+	return w.judgeFlow(ref, meta, now)
 }
 
 // recall fills in what is known of a flow that was decided.
@@ -183,14 +206,13 @@ func (w *Worker) decision(o rule.Outcome) Decision {
 }
 
 // judgeFlow judges a packet of a flow that is not decided.
-func (w *Worker) judgeFlow(ref flow.Ref[value], meta *rule.Meta, now int64) Decision {
+func (w *Worker) judgeFlow(ref *flow.Ref[value], meta *rule.Meta, now int64) Decision {
 	e, p, f := w.engine, &w.packet, ref.Flow
 	v := &f.Value
 	p.Verify(meta.Checksum)
 	if ref.Created {
 		v.in, v.out = e.devices.number(meta.In), e.devices.number(meta.Out)
 	}
-	w.tuple = f.Tuple()
 	env := &w.env
 	env.Packet, env.Meta = p, meta
 	env.Flow = rule.FlowInfo{
@@ -217,6 +239,7 @@ func (w *Worker) judgeFlow(ref flow.Ref[value], meta *rule.Meta, now int64) Deci
 		o = w.judgeSession(s, ref, now)
 	}
 	d := w.decision(o)
+	d.First = ref.Created
 	if s != nil {
 		d.Held = w.feed.held
 		w.settle(s, f, o.PerFlow)
@@ -244,6 +267,7 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 	e, p, v := w.engine, &w.packet, &f.Value
 	if v.session != 0 {
 		if s := e.sessions.get(v.session, v.serial); s != nil {
+			w.locked = s
 			return s
 		}
 		v.session = 0
@@ -259,6 +283,7 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 		v.flags |= settled | incomplete
 		return nil
 	}
+	w.locked = s
 	v.session, v.serial = id, s.serial
 	s.inspection.Start(app.Flow{
 		Transport: app.Transport(p.Proto), ClientPort: w.tuple.SrcPort, ServerPort: w.tuple.DstPort, Budget: e.parsers,
@@ -281,7 +306,7 @@ func (w *Worker) settle(s *session, f *flow.Flow[value], perFlow bool) {
 	}
 	nothing := s.over && facts.Proto == app.ProtoUnknown && !s.scan.Any()
 	gap := facts.Gap
-	s.mu.Unlock()
+	w.unlockSession()
 	switch {
 	case nothing:
 		v.flags |= settled
