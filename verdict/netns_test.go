@@ -9,6 +9,7 @@ package verdict
 
 import (
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -94,10 +95,10 @@ func (n *namespace) start(cmd *exec.Cmd) {
 	n.t.Cleanup(func() { once.Do(func() { cmd.Process.Kill(); cmd.Wait() }) })
 }
 
-func (n *namespace) dial(network, address string) (net.Conn, error) {
+func (n *namespace) dial(network, address string, timeout time.Duration) (net.Conn, error) {
 	var conn net.Conn
 	var err error
-	n.do(func() { conn, err = net.DialTimeout(network, address, 2*time.Second) })
+	n.do(func() { conn, err = net.DialTimeout(network, address, timeout) })
 	return conn, err
 }
 
@@ -214,10 +215,12 @@ func pair(t testing.TB) (client, server *namespace) {
 // built is where inquestBinary puts what it builds.
 var built string
 
-// inquestBinary is the program under test: $INQUEST, or one that is built for it.
+var program = flag.String("inquest", "", "path of the inquest to test; built when empty")
+
+// inquestBinary is the program under test.
 var inquestBinary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("INQUEST"); path != "" {
-		return path, nil
+	if *program != "" {
+		return *program, nil
 	}
 	dir, err := os.MkdirTemp("", "inquest-netns-")
 	if err != nil {

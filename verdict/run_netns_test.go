@@ -35,24 +35,24 @@ rules:
 func checkNames(t *testing.T, client *namespace, server string) {
 	t.Helper()
 	for _, scheme := range []string{"http", "https"} {
-		body, err := client.get(server, scheme, "www.example", "/")
+		body, err := client.get(server, scheme, "www.example", "/", patience)
 		if err != nil || body != "this is www.example" {
 			t.Errorf("%s://www.example: %q, %v", scheme, body, err)
 		}
 	}
-	if _, err := client.get(server, "https", "x.ads.example", "/"); !isReset(err) {
+	if _, err := client.get(server, "https", "x.ads.example", "/", patience); !isReset(err) {
 		t.Errorf("https://x.ads.example: %v, want a reset", err)
 	}
-	if body, err := client.get(server, "http", "x.ads.example", "/"); err != nil {
+	if body, err := client.get(server, "http", "x.ads.example", "/", patience); err != nil {
 		t.Errorf("http://x.ads.example: %q, %v", body, err)
 	}
-	if _, err := client.get(server, "http", "sea.example", "/"); !isTimeout(err) {
+	if _, err := client.get(server, "http", "sea.example", "/", brief); !isTimeout(err) {
 		t.Errorf("http://sea.example: %v, want a timeout", err)
 	}
-	if err := client.lookup(server, "good.example"); err != nil {
+	if err := client.lookup(server, "good.example", patience); err != nil {
 		t.Errorf("good.example: %v", err)
 	}
-	if err := client.lookup(server, "bad.example"); !isTimeout(err) {
+	if err := client.lookup(server, "bad.example", brief); !isTimeout(err) {
 		t.Errorf("bad.example: %v, want a timeout", err)
 	}
 }
@@ -65,6 +65,7 @@ func TestNamesNetns(t *testing.T) {
 		checkNames(t, client, addr)
 	}
 	s := d.status()
+	t.Logf("installed by %s; carve-out: %t, %s", s.Installed, s.CarveOut, s.CarveOutWhy)
 	for name, least := range map[string]uint64{"no ads": 2, "no sea": 2, "no bad names": 2} {
 		if r := s.rule(name); r.Packets < least {
 			t.Errorf("rule %s decided %d packets, want %d at least", name, r.Packets, least)
@@ -77,13 +78,13 @@ func TestNamesNetns(t *testing.T) {
 		t.Errorf("the log does not tell of the rejected flow:\n%s", log)
 	}
 
-	// A flow that is decided leaves the queue: of 64 MiB the daemon sees a few packets.
+	// A flow that is decided leaves the queue: of 8 MiB the daemon sees a few packets.
 	before := s.Packets.Bytes
-	body, err := client.get("10.99.0.2", "https", "www.example", "/bulk")
+	body, err := client.get("10.99.0.2", "https", "www.example", "/bulk", patience)
 	if err != nil || len(body) != bulk {
 		t.Fatalf("got %d bytes, %v", len(body), err)
 	}
-	if n := d.status().Packets.Bytes - before; n > bulk/100 {
+	if n := d.status().Packets.Bytes - before; n > bulk/16 {
 		t.Errorf("the daemon saw %d bytes of a flow that was decided", n)
 	}
 	d.await("WATCHDOG=1")
@@ -95,7 +96,7 @@ func TestNamesNetns(t *testing.T) {
 			t.Errorf("chains %v are left", left)
 		}
 	})
-	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/"); err != nil {
+	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/", patience); err != nil {
 		t.Errorf("after the daemon ended: %v", err)
 	}
 }
@@ -128,7 +129,7 @@ rules:
 	for port, want := range map[string]syscall.Errno{
 		"1001": unix.ECONNREFUSED, "1002": unix.EHOSTUNREACH, "1003": unix.ENETUNREACH, "1004": unix.EHOSTUNREACH,
 	} {
-		c, err := client.dial("tcp", "10.99.2.1:"+port)
+		c, err := client.dial("tcp", "10.99.2.1:"+port, patience)
 		if err == nil {
 			c.Close()
 		}
@@ -136,7 +137,7 @@ rules:
 			t.Errorf("port %s: %v, want %v", port, err, want)
 		}
 	}
-	c, err := client.dial("udp", "10.99.2.1:1001")
+	c, err := client.dial("udp", "10.99.2.1:1001", patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,10 +145,10 @@ rules:
 	if err := ping(c, time.Second); !isRefused(err) {
 		t.Errorf("UDP: %v, want connection refused", err)
 	}
-	if body, err := client.get("10.99.2.1", "http", "www.example", "/"); err != nil {
+	if body, err := client.get("10.99.2.1", "http", "www.example", "/", patience); err != nil {
 		t.Errorf("what is accepted: %q, %v", body, err)
 	}
-	if _, err := client.get("10.99.2.1", "http", "www.example", "/later"); !isReset(err) {
+	if _, err := client.get("10.99.2.1", "http", "www.example", "/later", patience); !isReset(err) {
 		t.Errorf("after the handshake: %v, want a reset", err)
 	}
 	s := d.status()
@@ -175,7 +176,7 @@ rules:
   - {name: secret, when: tcp.dport == 443, verdict: reject}
   - {name: stays, when: tcp.dport == 7 && tcp.window >= 0, scope: packet, verdict: accept}
 `)
-			echo, err := client.dial("tcp", "10.99.0.2:"+echoPort)
+			echo, err := client.dial("tcp", "10.99.0.2:"+echoPort, patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,16 +184,16 @@ rules:
 			if err := ping(echo, time.Second); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort); !isRefused(err) {
+			if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort, patience); !isRefused(err) {
 				t.Errorf("secret: %v", err)
 			}
 
 			d.stop(syscall.SIGKILL)
-			_, err = client.get("10.99.0.2", "https", "www.example", "/")
+			_, err = client.get("10.99.0.2", "https", "www.example", "/", brief)
 			if fail == "open" && err != nil || fail == "closed" && !isTimeout(err) {
 				t.Errorf("while nobody listens: %v", err)
 			}
-			if err := client.lookup("10.99.0.2", "good.example"); err != nil {
+			if err := client.lookup("10.99.0.2", "good.example", patience); err != nil {
 				t.Errorf("what is excluded, while nobody listens: %v", err)
 			}
 
@@ -204,7 +205,7 @@ rules:
 			if err := <-pinged; err != nil {
 				t.Errorf("the connection did not survive: %v", err)
 			}
-			if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort); !isRefused(err) {
+			if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort, patience); !isRefused(err) {
 				t.Errorf("secret, after the restart: %v", err)
 			}
 			if err := d.stop(syscall.SIGINT); err != nil {
@@ -224,7 +225,7 @@ func TestReloadNetns(t *testing.T) {
 		return "default: accept\nrules:\n  - {name: web, when: 'http.host == \"" + host + "\"', verdict: reject}\n"
 	}
 	d := server.run(t, settings, rules("a.example"))
-	s := client.stream(t, "10.99.0.2", 4000)
+	s := client.stream(t, "10.99.0.2", 100)
 	hosts := []string{"a.example", "b.example"}
 	reloads := uint64(0)
 	for i := range 10 {
@@ -236,10 +237,10 @@ func TestReloadNetns(t *testing.T) {
 		}
 		reloads++
 		eventually(t, "the rules are reloaded", func() bool { return d.status().Reloads == reloads })
-		if _, err := client.get("10.99.0.2", "http", host, "/"); !isReset(err) {
+		if _, err := client.get("10.99.0.2", "http", host, "/", patience); !isReset(err) {
 			t.Errorf("%s: %v, want a reset", host, err)
 		}
-		if _, err := client.get("10.99.0.2", "http", other, "/"); err != nil {
+		if _, err := client.get("10.99.0.2", "http", other, "/", patience); err != nil {
 			t.Errorf("%s: %v", other, err)
 		}
 	}
@@ -249,7 +250,7 @@ func TestReloadNetns(t *testing.T) {
 	if got := d.status().ReloadError; !strings.Contains(got, "there is no variable http.hots") || !strings.Contains(got, "rules.yaml:") {
 		t.Errorf("the status says %q", got)
 	}
-	if _, err := client.get("10.99.0.2", "http", last, "/"); !isReset(err) {
+	if _, err := client.get("10.99.0.2", "http", last, "/", patience); !isReset(err) {
 		t.Errorf("%s, after the rules were refused: %v, want a reset", last, err)
 	}
 	d.await("RELOADING=1")
@@ -261,7 +262,7 @@ func TestReloadNetns(t *testing.T) {
 	d.start()
 	time.Sleep(200 * time.Millisecond)
 	sent, received := s.end()
-	if sent != received || sent < 4000 {
+	if sent != received || sent < 1000 {
 		t.Errorf("of %d packets %d came back", sent, received)
 	}
 	t.Logf("%d packets, none lost, while rules were reloaded %d times and the daemon was ended and started", sent, reloads)
@@ -276,8 +277,8 @@ func TestOverloadNetns(t *testing.T) {
 			server.serve(t)
 			d := server.run(t, "hooks: [input]\nlength: 16\nshortcut: false\nfail: "+fail, "default: accept")
 			d.cmd.Process.Signal(syscall.SIGSTOP)
-			s := client.stream(t, "10.99.0.2", 1000)
-			eventually(t, "many packets are sent", func() bool { return s.sent.Load() > 500 })
+			s := client.stream(t, "10.99.0.2", 600)
+			eventually(t, "many packets are sent", func() bool { return s.sent.Load() > 550 || s.sent.Load()-s.received.Load() > 500 })
 			while := s.received.Load()
 			d.cmd.Process.Signal(syscall.SIGCONT)
 			sent, received := s.end()
@@ -305,7 +306,7 @@ func TestFlushNetns(t *testing.T) {
 	d := server.run(t, "fail: closed\nhooks: [input]", "default: accept\nrules:\n  - {name: secret, when: tcp.dport == 443, verdict: reject}\n")
 	server.must(func() error { return d.ruleset().Remove() })
 	eventually(t, "the table is there again", func() bool { return d.status().Reinstalled == 1 })
-	if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort); !isRefused(err) {
+	if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort, patience); !isRefused(err) {
 		t.Errorf("secret: %v", err)
 	}
 }
@@ -355,7 +356,7 @@ func TestIPTablesNetns(t *testing.T) {
 	}
 	shell("--iptables-undo")
 	before := d.status().Packets.Received
-	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/"); err != nil {
+	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/", patience); err != nil {
 		t.Errorf("after the rules are gone: %v", err)
 	}
 	if n := d.status().Packets.Received - before; n > 0 {
@@ -372,10 +373,10 @@ func TestMissingRulesNetns(t *testing.T) {
 	server.must(func() error {
 		return exec.Command("iptables-legacy", "-w", "-A", "INPUT", "-j", "NFQUEUE", "--queue-num", "0").Run()
 	})
-	if body, err := client.get("10.99.0.2", "https", "www.example", "/"); err != nil {
+	if body, err := client.get("10.99.0.2", "https", "www.example", "/", patience); err != nil {
 		t.Errorf("%q, %v", body, err)
 	}
-	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/"); !isTimeout(err) {
+	if _, err := client.get("10.99.0.2", "https", "x.ads.example", "/", brief); !isTimeout(err) {
 		t.Errorf("rejected, which nobody answers: %v", err)
 	}
 	if n := d.status().Packets.Returned; n == 0 {
@@ -404,7 +405,7 @@ func TestBusyNetns(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "queue is bound by another socket") || !strings.Contains(string(out), "Another program reads that queue") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort); !isRefused(err) {
+	if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort, patience); !isRefused(err) {
 		t.Errorf("secret: %v", err)
 	}
 	if s := d.status(); s.Reinstalled > 0 {
