@@ -156,6 +156,10 @@ func (s *Scan) Hit(index int) bool {
 // Any reports whether any pattern was found.
 func (s *Scan) Any() bool { return s.hits != nil }
 
+// Hits has a bit for each pattern that was found, nil when none was. It is not to be
+// changed, and does change with the next Search.
+func (s *Scan) Hits() []uint64 { return s.hits }
+
 // set notes a hit and reports whether it is new.
 func (s *Scan) set(index, of int) bool {
 	if s.hits == nil {
