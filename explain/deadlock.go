@@ -59,7 +59,7 @@ func (c *Case) blockedTasks() []*kernel.Task {
 		}
 		return tasks
 	}
-	if e := c.Crash.Event; e != nil && e.Kind != KindHungTask && e.Kind != KindNMI {
+	if e := c.Crash.Event; (e == nil || e.Kind != KindHungTask) && !c.stoppedFromOutside() {
 		return nil
 	}
 	hung := map[int]bool{}

@@ -93,10 +93,15 @@ func stoppedAt(t *stack.Trace) int {
 	return -1
 }
 
-// stoppedFromOutside reports whether somebody stopped the machine by an NMI.
+// stoppedFromOutside reports whether somebody stopped the machine, by an NMI or by sysrq:
+// perhaps because it hung.
 func (c *Case) stoppedFromOutside() bool {
 	cr := c.Crash
-	return cr.Event != nil && cr.Event.Kind == KindNMI || cr.Event == nil && cr.Panic != nil && strings.Contains(cr.Panic.Trigger, "NMI")
+	if cr.Event != nil {
+		return cr.Event.Kind == KindNMI
+	}
+	return cr.Panic != nil && (strings.Contains(cr.Panic.Trigger, "NMI") || strings.Contains(cr.Panic.Trigger, "sysrq")) ||
+		c.onStack("sysrq_handle_crash")
 }
 
 // timerLate returns how long the next timer of a CPU was overdue, in the time of the
