@@ -62,7 +62,7 @@ func equalValues[T any](compile func(celast.Expr) (valueFn[T], error), a, b cela
 		v, isV := x(m)
 		w, isW := y(m)
 		if isV != yes || isW != yes {
-			return strictEqual(isV, isW)
+			return absentFirst(isV, isW)
 		}
 		return truth(same(v, w) == equal)
 	}, cost}, nil
@@ -71,16 +71,16 @@ func equalValues[T any](compile func(celast.Expr) (valueFn[T], error), a, b cela
 func (c *compiler) ordering(operator string, a, b celast.Expr) (term, error) {
 	switch c.info.GetType(a.ID()).Kind() {
 	case types.IntKind, types.DurationKind:
-		return order(c.num, operator, a, b, costCompare, cmp.Compare[int64])
+		return order(c.join, c.num, operator, a, b, costCompare, cmp.Compare[int64])
 	case types.StringKind:
-		return order(c.text, operator, a, b, costText, strings.Compare)
+		return order(c.join, c.text, operator, a, b, costText, strings.Compare)
 	case types.BytesKind:
-		return order(c.bytes, operator, a, b, costText, bytes.Compare)
+		return order(c.join, c.bytes, operator, a, b, costText, bytes.Compare)
 	}
 	return term{}, errInterpret
 }
 
-func order[T any](compile func(celast.Expr) (valueFn[T], error), operator string, a, b celast.Expr, cost int, compare func(T, T) int) (term, error) {
+func order[T any](join joinFn, compile func(celast.Expr) (valueFn[T], error), operator string, a, b celast.Expr, cost int, compare func(T, T) int) (term, error) {
 	x, err1 := compile(a)
 	y, err2 := compile(b)
 	var holds [3]bool // for less, equal, greater
@@ -98,7 +98,7 @@ func order[T any](compile func(celast.Expr) (valueFn[T], error), operator string
 		v, isV := x(m)
 		w, isW := y(m)
 		if isV != yes || isW != yes {
-			return strict(isV, isW)
+			return join(isV, isW)
 		}
 		return truth(holds[1+compare(v, w)])
 	}, cost}, cmp.Or(err1, err2)
@@ -134,11 +134,12 @@ func (c *compiler) membership(of, in celast.Expr) (term, error) {
 			return member(x, oneOf(values, func(v types.String) string { return string(v) })), nil
 		}
 		list, err := c.list(in)
+		join := c.join
 		return term{func(m *machine) tri {
 			v, isV := x(m)
 			l, isL := list(m)
 			if isV != yes || isL != yes {
-				return strict(isV, isL)
+				return join(isV, isL)
 			}
 			return truth(slices.Contains(l, v))
 		}, costSet}, err
@@ -229,33 +230,33 @@ func (c *compiler) memberCall(function string, target celast.Expr, args []celast
 	case t.Kind() == types.StringKind:
 		switch function {
 		case "startsWith":
-			return relation(c.text, target, args[0], strings.HasPrefix)
+			return relation(c.join, c.text, target, args[0], strings.HasPrefix)
 		case "endsWith":
-			return relation(c.text, target, args[0], strings.HasSuffix)
+			return relation(c.join, c.text, target, args[0], strings.HasSuffix)
 		case "contains":
-			return relation(c.text, target, args[0], strings.Contains)
+			return relation(c.join, c.text, target, args[0], strings.Contains)
 		}
 	case t.Kind() == types.BytesKind:
 		switch function {
 		case "startsWith":
-			return relation(c.bytes, target, args[0], bytes.HasPrefix)
+			return relation(c.join, c.bytes, target, args[0], bytes.HasPrefix)
 		case "endsWith":
-			return relation(c.bytes, target, args[0], bytes.HasSuffix)
+			return relation(c.join, c.bytes, target, args[0], bytes.HasSuffix)
 		case "contains":
-			return relation(c.bytes, target, args[0], bytes.Contains)
+			return relation(c.join, c.bytes, target, args[0], bytes.Contains)
 		}
 	}
 	return term{}, errInterpret
 }
 
-func relation[T any](compile func(celast.Expr) (valueFn[T], error), a, b celast.Expr, holds func(T, T) bool) (term, error) {
+func relation[T any](join joinFn, compile func(celast.Expr) (valueFn[T], error), a, b celast.Expr, holds func(T, T) bool) (term, error) {
 	x, err1 := compile(a)
 	y, err2 := compile(b)
 	return term{func(m *machine) tri {
 		v, isV := x(m)
 		w, isW := y(m)
 		if isV != yes || isW != yes {
-			return strict(isV, isW)
+			return join(isV, isW)
 		}
 		return truth(holds(v, w))
 	}, costText}, cmp.Or(err1, err2)

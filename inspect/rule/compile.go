@@ -18,6 +18,7 @@ type compiler struct {
 	checked
 	bound       []string // variables of the exists and all around, innermost last
 	interpreted int      // pieces left to the interpreter
+	join        joinFn   // of the comparison at hand
 }
 
 // errInterpret is returned for what has no closure.
@@ -70,6 +71,10 @@ func (c *compiler) cond(e celast.Expr, p polarity) (term, error) {
 }
 
 func (c *compiler) compiled(e celast.Expr, p polarity) (term, error) {
+	c.join = absentFirst
+	if p == exact {
+		c.join = inOrder
+	}
 	switch e.Kind() {
 	case celast.LiteralKind:
 		if b, ok := e.AsLiteral().(types.Bool); ok {

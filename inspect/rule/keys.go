@@ -83,6 +83,9 @@ func (c *compiler) constraints(e celast.Expr) constraints {
 	case operators.Equals:
 		return bothOf(c.equalConstraints(args[0], args[1]), c.equalConstraints(args[1], args[0]))
 	case operators.NotEquals, operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
+		if variableOf(args[0]) == nil && args[0].Kind() != celast.LiteralKind {
+			return nil // the interpreter may find the left side unknown and not look at the right one
+		}
 		return bothOf(needsProto(variableOf(args[0])), needsProto(variableOf(args[1])))
 	case operators.In:
 		return c.inConstraints(args[0], args[1])

@@ -134,19 +134,22 @@ func constant[T any](v T) valueFn[T] {
 	return func(*machine) (T, tri) { return v, yes }
 }
 
-// strict is the outcome of a function of two arguments one of which has no value: the
-// first decides, as in CEL.
-func strict(a, b tri) tri {
+// joinFn is the outcome of a function of two arguments one of which has no value.
+type joinFn func(a, b tri) tri
+
+// inOrder is the joinFn of CEL: the first argument without a value decides.
+func inOrder(a, b tri) tri {
 	if a != yes {
 		return a
 	}
 	return b
 }
 
-// strictEqual is strict for == and !=, where an error wins over unknown.
-func strictEqual(a, b tri) tri {
+// absentFirst is that of CEL's == and !=, where an error wins over unknown. It says
+// more than inOrder: whatever the unknown one turns out to be, there is no value.
+func absentFirst(a, b tri) tri {
 	if a == absent || b == absent {
 		return absent
 	}
-	return strict(a, b)
+	return inOrder(a, b)
 }

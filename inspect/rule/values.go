@@ -31,6 +31,7 @@ func (c *compiler) num(e celast.Expr) (intFn, error) {
 func (c *compiler) numCall(e celast.Expr) (intFn, error) {
 	call := e.AsCall()
 	args := call.Args()
+	join := c.join
 	isDuration := c.info.GetType(e.ID()).Kind() == types.DurationKind
 	switch function := call.FunctionName(); {
 	case function == "duration":
@@ -52,7 +53,7 @@ func (c *compiler) numCall(e celast.Expr) (intFn, error) {
 			data, isB := b(m)
 			index, isI := i(m)
 			if isB != yes || isI != yes {
-				return 0, strict(isB, isI)
+				return 0, join(isB, isI)
 			}
 			v, ok := byteAt(data, index)
 			return v, presentIf(ok)
@@ -75,7 +76,7 @@ func (c *compiler) numCall(e celast.Expr) (intFn, error) {
 			v, isV := x(m)
 			w, isW := y(m)
 			if isV != yes || isW != yes {
-				return 0, strict(isV, isW)
+				return 0, join(isV, isW)
 			}
 			result, ok := calculate(v, w)
 			return result, presentIf(ok)
@@ -140,12 +141,13 @@ func (c *compiler) text(e celast.Expr) (textFn, error) {
 		}
 		list, err1 := c.list(call.Args()[0])
 		index, err2 := c.num(call.Args()[1])
+		join := c.join
 		return func(m *machine) (string, tri) {
 			l, isL := list(m)
 			i, isI := index(m)
 			switch {
 			case isL != yes || isI != yes:
-				return "", strict(isL, isI)
+				return "", join(isL, isI)
 			case i < 0 || i >= int64(len(l)):
 				return "", absent
 			}
