@@ -54,7 +54,7 @@ type TLSFacts struct {
 	ALPN    []string // offered, in the client's order
 	Version uint16   // the highest the client offers, as on the wire: 0x0304 is TLS 1.3
 	JA4     string   // the client's fingerprint
-	ECH     bool     // the hello carries an encrypted one; SNI is the outer name
+	ECH     bool     // the hello carries an encrypted one, of which SNI is the outer name, or a decoy
 
 	ServerVersion uint16 // chosen by the server
 	ServerCipher  uint16 // chosen by the server
@@ -67,7 +67,7 @@ type QUICFacts struct {
 	ALPN    []string // offered, in the client's order
 	Version uint32   // of the packet that carried the hello: 1 is RFC 9000
 	JA4     string   // the client's fingerprint
-	ECH     bool     // the hello carries an encrypted one; SNI is the outer name
+	ECH     bool     // the hello carries an encrypted one, of which SNI is the outer name, or a decoy
 }
 
 // HTTPFacts is the request at hand of an HTTP/1 connection, and the last response.

@@ -100,25 +100,27 @@ func (h *httpHead) parse(lines []byte) {
 		if colon < 1 {
 			continue
 		}
-		name := bytes.TrimRight(line[:colon], " \t")
-		value := bytes.Trim(unfold(line[colon+1:]), " \t\r\n")
+		name := line[:colon]
+		if c := name[colon-1]; c == ' ' || c == '\t' {
+			name = bytes.TrimRight(name, " \t")
+		}
 		switch len(name) {
 		case len("host"):
 			if !h.hasHost && equalFold(name, "host") {
-				h.host, h.hasHost = value, true
+				h.host, h.hasHost = headerValue(line[colon+1:]), true
 			}
 		case len("user-agent"):
 			if !h.hasAgent && equalFold(name, "user-agent") {
-				h.agent, h.hasAgent = value, true
+				h.agent, h.hasAgent = headerValue(line[colon+1:]), true
 			}
 		case len("content-length"):
 			if equalFold(name, "content-length") {
-				h.contentLength(value)
+				h.contentLength(headerValue(line[colon+1:]))
 				h.ambiguous = h.ambiguous || len(name) != colon
 			}
 		case len("transfer-encoding"):
 			if equalFold(name, "transfer-encoding") {
-				h.transferEncoding(value)
+				h.transferEncoding(headerValue(line[colon+1:]))
 				h.ambiguous = h.ambiguous || len(name) != colon
 			}
 		}
@@ -143,13 +145,14 @@ func lineEnd(b []byte) int {
 	}
 }
 
-// unfold makes one line of a value that goes over several.
-func unfold(value []byte) []byte {
-	value = bytes.TrimRight(value, "\r\n")
-	if bytes.IndexByte(value, '\n') < 0 {
-		return value
+// headerValue is what stands behind the colon, without the space around it. A value
+// that goes over several lines becomes one.
+func headerValue(b []byte) []byte {
+	b = bytes.Trim(b, " \t\r\n")
+	if bytes.IndexByte(b, '\n') < 0 {
+		return b
 	}
-	flat := bytes.Clone(value)
+	flat := bytes.Clone(b)
 	for i, c := range flat {
 		if c == '\r' || c == '\n' {
 			flat[i] = ' '
