@@ -24,8 +24,8 @@ var (
 
 	descReceived = desc("queue_received_total", "Packets that came from a queue.", "queue")
 	descWaiting  = desc("queue_waiting", "Packets that wait for a verdict.", "queue")
-	descFull     = desc("queue_full_total", "Packets that found the queue full; dropped, or passed with fail: open.", "queue")
-	descLost     = desc("queue_lost_total", "Packets that did not fit in the socket's buffer; dropped, or passed with fail: open.", "queue")
+	descFull     = desc("queue_full_total", "Packets dropped because the queue was full. With fail: open they pass, and the kernel does not count them.", "queue")
+	descLost     = desc("queue_lost_total", "Packets that did not fit in the socket's buffer: dropped, or passed with fail: open.", "queue")
 	descOverruns = desc("queue_overruns_total", "Times that the socket's buffer was full.", "queue")
 	descFlushed  = desc("queue_flushed_total", "Verdicts that came after the kernel had thrown the packet away.", "queue")
 	descRefused  = desc("queue_refused_total", "Verdicts that the kernel did not take.", "queue")

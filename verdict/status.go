@@ -57,7 +57,7 @@ type QueueStatus struct {
 	Number   uint16 `json:"number"`
 	Received uint64 `json:"received"`
 	Waiting  uint32 `json:"waiting"` // for a verdict, now
-	Full     uint32 `json:"full"`    // packets that found the queue full
+	Full     uint32 `json:"full"`    // packets dropped because the queue was full
 	Lost     uint64 `json:"lost"`    // packets that did not fit in the socket's buffer
 	Overruns uint64 `json:"overruns"`
 	Flushed  uint64 `json:"flushed"`  // verdicts that came too late
