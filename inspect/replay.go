@@ -49,13 +49,13 @@ type Replayed struct {
 // verified: a capture made where packets are sent has them wrong, since it is the
 // network card that fills them in. What the rules would have dropped is in the capture
 // nevertheless; it and what followed is judged as it is.
-func Replay(r io.Reader, set *rule.Set, cfg Config, hit func(Hit) error) (Replayed, error) {
-	var sum Replayed
+func Replay(r io.Reader, set *rule.Set, cfg Config, hit func(Hit) error) (sum Replayed, err error) {
 	capture, err := openCapture(r)
 	if err != nil {
 		return sum, fmt.Errorf("read capture: %w", err)
 	}
 	e := New(set, cfg)
+	defer func() { sum.Stats = e.Stats() }()
 	w := e.Worker()
 	w.keep = true
 	meta := &rule.Meta{Checksum: packet.ChecksumVerified}
@@ -64,11 +64,9 @@ func Replay(r io.Reader, set *rule.Set, cfg Config, hit func(Hit) error) (Replay
 	for {
 		frame, info, link, err := capture()
 		if err == io.EOF {
-			sum.Stats = e.Stats()
 			return sum, nil
 		}
 		if err != nil {
-			sum.Stats = e.Stats()
 			return sum, fmt.Errorf("read frame %d: %w", sum.Frames+1, err)
 		}
 		sum.Frames++
