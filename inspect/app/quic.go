@@ -21,7 +21,7 @@ var QUIC = &Analyzer{
 			Doc:    "the client's JA4 fingerprint",
 			String: func(f *Facts) string { return f.QUIC.JA4 }},
 		{ID: FieldQUICECH, Name: "quic.ech", Type: Bool,
-			Doc:  "the ClientHello carries an encrypted one, or what looks like it (browsers send decoys); if it is one, quic.sni is the outer name",
+			Doc:  "the ClientHello carries an encrypted one; quic.sni is then the outer name",
 			Bool: func(f *Facts) bool { return f.QUIC.ECH }},
 	},
 	Match: matchQUIC,

@@ -20,7 +20,7 @@ var TLS = &Analyzer{
 			Doc:    "the client's JA4 fingerprint",
 			String: func(f *Facts) string { return f.TLS.JA4 }},
 		{ID: FieldTLSECH, Name: "tls.ech", Type: Bool,
-			Doc:  "the ClientHello carries an encrypted one, or what looks like it (browsers send decoys); if it is one, tls.sni is the outer name",
+			Doc:  "the ClientHello carries an encrypted one; tls.sni is then the outer name",
 			Bool: func(f *Facts) bool { return f.TLS.ECH }},
 		{ID: FieldTLSServerVersion, Name: "tls.server_version", Type: Int,
 			Doc: "the version that the server chose, as on the wire",
