@@ -27,7 +27,7 @@ const (
 // Messages of <linux/netfilter/nfnetlink_queue.h>; the upper byte is
 // NFNL_SUBSYS_QUEUE.
 const (
-	typePacket  = 3<<8 | 0
+	typePacket  = 3 << 8
 	typeVerdict = 3<<8 | 1
 	typeConfig  = 3<<8 | 2
 	typeBatch   = 3<<8 | 3
