@@ -3,7 +3,10 @@ package nfqueue
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -273,6 +276,58 @@ func TestTaken(t *testing.T) {
 	g.Close()
 	if err := <-served; err != nil || k.fate(t, 2) != "1" {
 		t.Error(err, k.fates[2])
+	}
+}
+
+// Verdicts that are given while the queue is closed arrive, or Judge says that
+// the default did.
+func TestCloseWhileJudging(t *testing.T) {
+	for range 50 {
+		const packets = 200
+		k := newKernel()
+		g := start(t, Config{Default: Repeat()}, k)
+		held := make(chan Held, packets)
+		served := make(chan error)
+		go func() {
+			served <- g.Serve(context.Background(), func(p *Packet) Verdict {
+				held <- p.Hold()
+				return Verdict{}
+			})
+		}()
+		for n := range packets {
+			k.arrive(n)
+		}
+		var judged, late atomic.Int64
+		var workers sync.WaitGroup
+		for range 4 {
+			workers.Go(func() {
+				for range packets / 4 {
+					switch err := (<-held).Judge(Accept()); err {
+					case nil:
+						judged.Add(1)
+					case ErrClosed:
+						late.Add(1)
+					default:
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for judged.Load() == 0 {
+			runtime.Gosched()
+		}
+		g.Close()
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
+		workers.Wait()
+		fates := map[string]int64{}
+		for n := range packets {
+			fates[k.fate(t, n)]++
+		}
+		if fates["1"] != judged.Load() || fates["4"] != late.Load() || judged.Load()+late.Load() != packets {
+			t.Fatalf("%v, of which %d were judged and %d too late", fates, judged.Load(), late.Load())
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 // zero Verdict means Config.Default. A second verdict is ErrJudged; after
 // the queue was closed it is ErrClosed, and ErrFlushed after it vanished.
 // (That the kernel dropped the packet is not known here; see Stats.Flushed.)
+// After any other error, as when the kernel has no memory, the verdict stands
+// and is sent before the next.
 //
 // Verdicts given at the same time by several goroutines are sent together.
 func (h Held) Judge(v Verdict) error {
