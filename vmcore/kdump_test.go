@@ -105,6 +105,15 @@ func TestSplit(t *testing.T) {
 		if _, err := openBytes(a, []byte("text\n")); !errors.Is(err, ErrNotDump) {
 			t.Errorf("a part that is text: %v", err)
 		}
+		// makedumpfile may leave nothing to the later parts of a small dump: the first
+		// is whole then, the others are no dump at all.
+		all, none := part(0, someMaxPFN), part(someMaxPFN, someMaxPFN)
+		for _, files := range [][][]byte{{all}, {all, none}, {none, none, all}} {
+			checkPages(t, mustOpen(t, files...), spec.pages)
+		}
+		if _, err := openBytes(none); !errors.Is(err, ErrMissingPart) || !strings.Contains(err.Error(), "pages 0x0-0x9c40") {
+			t.Errorf("v%d, an empty part: error %v", version, err)
+		}
 	}
 }
 
