@@ -58,6 +58,26 @@ func BenchmarkJudge(b *testing.B) {
 	}
 }
 
+// BenchmarkJudgeUndecided is the same with a rule that may differ from packet to packet,
+// so that it must be found out whether the flow is decided.
+func BenchmarkJudgeUndecided(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		s := load(b, typical(n)+"  - {name: undecided, when: tcp.rst && ip.ttl < 5, verdict: drop}\n")
+		env := final(tcpPacket("10.1.2.3:40000", "203.0.113.9:443", packet.ACK), func(f *app.Facts) {
+			f.Proto, f.TLS.SNI = app.ProtoTLS, "cdn.www.news.example"
+		})
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			var scratch Scratch
+			b.ReportAllocs()
+			for b.Loop() {
+				if s.Judge(env, 0, &scratch).PerFlow {
+					b.Fatal("decided")
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkJudgeLinear is the same without the index.
 func BenchmarkJudgeLinear(b *testing.B) {
 	for _, n := range []int{100, 1000} {

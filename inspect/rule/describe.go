@@ -63,7 +63,7 @@ func (s *Set) describe(i int) Description {
 
 // finish places the rules in the indexes and prepares their limits.
 func (s *Set) finish() {
-	var byFlow, byPacket []int32
+	var byFlow, byPacket, restless []int32
 	of := make([]constraints, len(s.rules))
 	var table *bucketTable
 	for i := range s.rules {
@@ -84,10 +84,14 @@ func (s *Set) finish() {
 		} else {
 			r.needs &^= fromTuple | fromDevices
 			byFlow = append(byFlow, int32(i))
+			if r.limit != nil || r.needs&(fromPacket|fromPatterns) != 0 {
+				restless = append(restless, int32(i))
+			}
 		}
 		s.needs |= r.needs
 	}
 	places := make([]found, len(s.rules))
+	s.restless = newIndex(restless, of, places)
 	s.byFlow = newIndex(byFlow, of, places)
 	if len(byPacket) > 0 {
 		s.byPacket = newIndex(byPacket, of, places)

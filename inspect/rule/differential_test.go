@@ -353,7 +353,7 @@ func linear(s *Set) *Set {
 		}
 		return x
 	}
-	l.byFlow, l.byPacket = everything(asFlow), everything(asPacket)
+	l.byFlow, l.byPacket, l.restless = everything(asFlow), everything(asPacket), everything(asFlow)
 	return &l
 }
 

@@ -50,6 +50,7 @@ type Set struct {
 	notes    []note
 
 	byFlow, byPacket *index // byPacket is nil without such rules
+	restless         *index // those by flow that may change though all facts are final
 	needs            sources
 	limits           bool
 }

@@ -27,7 +27,7 @@ func (s *Set) Judge(e *Env, now int64, scratch *Scratch) Outcome {
 	m := &scratch.m
 	m.load(e)
 	m.hide = fromFacts &^ sources(m.facts.Known)
-	lists := s.find(m, scratch, false)
+	lists := s.find(m, scratch, s.byFlow, false)
 	out := Outcome{Rule: Default, Verdict: s.verdict, Log: s.log}
 	seen := asFlow
 	m.look(seen)
@@ -52,7 +52,7 @@ func (s *Set) Judge(e *Env, now int64, scratch *Scratch) Outcome {
 
 // find collects the rules that may match. For the second pass it looks at both
 // directions of what is judged by packet.
-func (s *Set) find(m *machine, scratch *Scratch, reverse bool) *merge {
+func (s *Set) find(m *machine, scratch *Scratch, byFlow *index, reverse bool) *merge {
 	l := scratch.lists.lists[:0:cap(scratch.lists.lists)]
 	if s.byPacket != nil {
 		m.look(asPacket)
@@ -63,7 +63,7 @@ func (s *Set) find(m *machine, scratch *Scratch, reverse bool) *merge {
 		}
 	}
 	m.look(asFlow)
-	l = s.byFlow.find(m, l)
+	l = byFlow.find(m, l)
 	scratch.lists.lists = l
 	return &scratch.lists
 }
@@ -90,8 +90,12 @@ func (s *Set) lasts(m *machine, scratch *Scratch, decided int) bool {
 			return false
 		}
 	}
+	byFlow := s.restless
+	if s.needs&change&fromFacts != 0 {
+		byFlow = s.byFlow
+	}
 	m.hide = change
-	lists := s.find(m, scratch, true)
+	lists := s.find(m, scratch, byFlow, true)
 	for id := lists.next(); id >= 0 && id < end; id = lists.next() {
 		if r := &s.compiled[id]; !s.always(m, r, change, no) {
 			return false
