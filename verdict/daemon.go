@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +38,8 @@ type Daemon struct {
 	engine  *inspect.Engine
 	devices devices
 	ruleset *Ruleset
+
+	conntrack bool // packets come with their conntrack entries
 
 	rules   atomic.Pointer[ruleTable]
 	reload  sync.Mutex
@@ -159,9 +162,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 // bind opens the queues.
 func (d *Daemon) bind() error {
 	c := d.config
+	d.conntrack = usesConnmark(d.engine.Set())
 	config := nfqueue.Config{
 		First: c.Queues.First, Count: c.Queues.Count, CopyRange: c.Copy, MaxLen: c.Length,
-		FailOpen: c.Fail == FailOpen, GSO: c.GSO, Default: nfqueue.Drop(), Grace: grace,
+		FailOpen: c.Fail == FailOpen, GSO: c.GSO, UIDGID: true, Conntrack: d.conntrack, Default: nfqueue.Drop(), Grace: grace,
 		CPUs: c.Pin, MaxDelay: c.MaxDelay, ReadBuffer: c.ReadBuffer, Event: d.event,
 	}
 	if c.Fail == FailOpen {
@@ -176,6 +180,12 @@ func (d *Daemon) bind() error {
 		d.workers = append(d.workers, &worker{d: d, engine: d.engine.Worker()})
 	}
 	return nil
+}
+
+// usesConnmark reports whether a rule looks at the mark of conntrack entries, which costs
+// something for every packet, and which not every kernel tells.
+func usesConnmark(set *rule.Set) bool {
+	return slices.ContainsFunc(set.Rules(), func(r rule.Rule) bool { return strings.Contains(r.When, "meta.connmark") })
 }
 
 // attend starts all that is not on the way of packets.
@@ -331,7 +341,7 @@ func (d *Daemon) load(reason string) error {
 		return err
 	}
 	if bytes.Equal(text, d.text) {
-		d.log.Info("the rule file has not changed", "reason", reason)
+		d.log.Debug("the rule file has not changed", "reason", reason)
 		return nil
 	}
 	file, err := Parse(d.path, text)
@@ -347,6 +357,9 @@ func (d *Daemon) load(reason string) error {
 	d.state.Loaded = time.Now()
 	d.mu.Unlock()
 	d.log.Info("reloaded", "reason", reason, "rules", len(table.names)-1)
+	if !d.conntrack && usesConnmark(file.Rules) {
+		d.log.Warn("meta.connmark is 0 for the new rules, no rule looked at it before; that takes a restart")
+	}
 	if !reflect.DeepEqual(file.Config, d.config) {
 		d.log.Warn("the section daemon has changed; that takes a restart")
 	}

@@ -92,7 +92,11 @@ rules:
 	var log bytes.Buffer
 	_, w := newDaemon(t, rules, &log)
 	for i, test := range tests {
-		if got := w.handle(queued(tcpPacket(1000+uint16(i), test.port, test.flags))); got.String() != test.want {
+		data := tcpPacket(1000+uint16(i), test.port, test.flags)
+		if test.flags != packet.SYN {
+			w.handle(queued(data)) // the flow's first packet
+		}
+		if got := w.handle(queued(data)); got.String() != test.want {
 			t.Errorf("port %d, flags %v: %s, want %s", test.port, test.flags, got, test.want)
 		}
 	}
@@ -152,6 +156,7 @@ func TestWorkerPanics(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	d, w := newDaemon(t, "default: accept\ndaemon: {fail: open}\n", io.Discard)
+	w.handle(queued(tcpPacket(1, 2, packet.ACK)))
 	judge := func() string {
 		return w.handle(queued(tcpPacket(1, 2, packet.ACK))).String()
 	}

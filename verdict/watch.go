@@ -32,7 +32,7 @@ func watchFile(ctx context.Context, path string, changed func()) error {
 	}
 	go func() {
 		defer w.Close()
-		last := identity(path)
+		var last os.FileInfo // nil: it may have changed since it was read
 		quiet := time.NewTimer(0)
 		<-quiet.C
 		for {

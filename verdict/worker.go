@@ -37,6 +37,10 @@ func (w *worker) handle(p *nfqueue.Packet) (v nfqueue.Verdict) {
 		In: w.d.devices.name(p.In), Out: w.d.devices.name(p.Out),
 		UID: p.UID, GID: p.GID, HasUID: p.HasOwner, Checksum: checksumState(p.Info),
 	}
+	if w.d.conntrack {
+		ct, _ := p.Conntrack()
+		w.meta.ConnMark = ct.Mark
+	}
 	decision := w.engine.Inspect(p.Payload, &w.meta, p.Received)
 	return w.verdict(p, &decision)
 }
@@ -81,7 +85,7 @@ func (w *worker) verdict(p *nfqueue.Packet, d *inspect.Decision) nfqueue.Verdict
 		}
 		return nfqueue.Accept()
 	case rule.Drop:
-		if last && !w.opens() {
+		if last && !w.unconfirmed(d) {
 			return w.repeat(p, codeDrop)
 		}
 		return nfqueue.Drop()
@@ -100,12 +104,12 @@ func (w *worker) verdict(p *nfqueue.Packet, d *inspect.Decision) nfqueue.Verdict
 	return nfqueue.Verdict{}
 }
 
-// opens reports whether the packet opens a TCP connection. Its conntrack entry then goes
-// with it when it is dropped (nf_conntrack_confirm has not seen it): there is nothing
-// that could be marked.
-func (w *worker) opens() bool {
+// unconfirmed reports whether the packet begins its flow, or tries to again. Its conntrack
+// entry goes with it when it is dropped (nf_conntrack_confirm has not seen it): there is
+// nothing that could be marked.
+func (w *worker) unconfirmed(d *inspect.Decision) bool {
 	p := w.engine.Packet()
-	return p.Proto == packet.ProtoTCP && p.HasTransport && p.TCP.Flags&(packet.SYN|packet.ACK) == packet.SYN
+	return d.First || p.Proto == packet.ProtoTCP && p.HasTransport && p.TCP.Flags&(packet.SYN|packet.ACK) == packet.SYN
 }
 
 // repeat sends the packet through the chain again, with a code for its first rule.
@@ -129,7 +133,7 @@ func (w *worker) reject(p *nfqueue.Packet, d *inspect.Decision, last bool) nfque
 	if d.Verdict.Answer > rule.AnswerTCPReset {
 		code += uint32(d.Verdict.Answer - rule.AnswerTCPReset)
 	}
-	if !last || w.opens() {
+	if !last || w.unconfirmed(d) {
 		code |= codeOnce
 	}
 	return w.repeat(p, code)

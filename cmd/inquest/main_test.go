@@ -13,14 +13,15 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the sessions in testdata: what a user types, and what comes.
 func TestScripts(t *testing.T) {
-	dumps := map[string]string{
+	files := map[string]string{
 		"EXAMPLE": "../../testdata/example.kdump",
 		"CONFUSE": "../../explain/testdata/confuse-container.kdump", // has modules
+		"CAPTURE": "testdata/three-flows.pcap",
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			for name, path := range dumps {
+			for name, path := range files {
 				abs, err := filepath.Abs(path)
 				if err != nil {
 					return err
