@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +23,8 @@ var sources embed.FS
 type contestant struct {
 	name    string
 	doc     string
-	command []string // nil: nothing reads, there is no queue
+	build   func() (command []string, err error)
+	command []string // {queue} and {length} are replaced; nil: there is no queue
 	absent  error    // why it cannot run here
 	ours    bool     // has to endure more
 }
@@ -42,25 +44,46 @@ func (r *rivals) add(text string) error {
 	return nil
 }
 
-// contestants returns all, built and ready or with the reason why not.
-func contestants(ctx context.Context, s *setup, r *rivals) []*contestant {
-	q, l := "{queue}", "{length}"
-	floor, floorErr := buildC(ctx, s.dir, "floor")
-	lnfq, lnfqErr := buildC(ctx, s.dir, "lnfq", "-lnetfilter_queue")
-	gonfq, gonfqErr := buildGoNFQueue(ctx, s.dir, r.goNFQueue)
-	suricata, suricataErr := findSuricata(s.dir, r.suricata)
+// contestants returns those of the given names, or all, built and ready or with the
+// reason why not.
+func contestants(ctx context.Context, s *setup, r *rivals, only []string) []*contestant {
+	c := func(name string, args ...string) func() ([]string, error) {
+		return func() ([]string, error) {
+			path, err := buildC(ctx, s.dir, name, "-lnetfilter_queue")
+			return append([]string{path, "{queue}"}, args...), err
+		}
+	}
+	ours := func(args ...string) func() ([]string, error) {
+		return func() ([]string, error) {
+			self, err := os.Executable()
+			return append([]string{self, "reader", "-queue", "{queue}", "-length", "{length}"}, args...), err
+		}
+	}
 	all := []*contestant{
 		{name: "none", doc: "no queue: the kernel alone"},
-		{name: "floor", doc: "C, recvmmsg and a batch verdict, looks at nothing", command: []string{floor, q, "64", l}, absent: floorErr},
-		{name: "lnfq", doc: "C, libnetfilter_queue, a verdict each", command: []string{lnfq, q, "1", l}, absent: lnfqErr},
-		{name: "lnfq-32", doc: "C, libnetfilter_queue, batches of 32", command: []string{lnfq, q, "32", l}, absent: lnfqErr},
-		{name: "go-nfqueue", doc: "github.com/florianl/go-nfqueue", command: []string{gonfq, q, l}, absent: gonfqErr},
-		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", command: suricata, absent: suricataErr},
+		{name: "floor", doc: "C, recvmmsg and a batch verdict, looks at nothing", build: c("floor", "64", "{length}")},
+		{name: "lnfq", doc: "C, libnetfilter_queue, a verdict each", build: c("lnfq", "1", "{length}")},
+		{name: "lnfq-32", doc: "C, libnetfilter_queue, batches of 32", build: c("lnfq", "32", "{length}")},
+		{name: "go-nfqueue", doc: "github.com/florianl/go-nfqueue", build: func() ([]string, error) {
+			path, err := buildGoNFQueue(ctx, s.dir, r.goNFQueue)
+			return []string{path, "{queue}", "{length}"}, err
+		}},
+		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", build: func() ([]string, error) {
+			return findSuricata(r.suricata)
+		}},
+		{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything", ours: true, build: ours()},
+		{name: "inspect", doc: "and package inspect: flows, 100 rules", ours: true, build: ours("-rules", "flow")},
+		{name: "inspect-each", doc: "the same, 5 of the rules look at each packet", ours: true, build: ours("-rules", "packet")},
 	}
-	self, selfErr := os.Executable()
-	all = append(all, &contestant{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything", ours: true,
-		command: []string{self, "reader", "-queue", q, "-length", l}, absent: selfErr})
 	all = append(all, r.more...)
+	if len(only) > 0 {
+		all = slices.DeleteFunc(all, func(c *contestant) bool { return !slices.Contains(only, c.name) })
+	}
+	for _, c := range all {
+		if c.build != nil {
+			c.command, c.absent = c.build()
+		}
+	}
 	return all
 }
 
@@ -117,7 +140,7 @@ func buildGoNFQueue(ctx context.Context, dir, checkout string) (string, error) {
 	return path, nil
 }
 
-func findSuricata(dir, root string) ([]string, error) {
+func findSuricata(root string) ([]string, error) {
 	if root == "" {
 		root = "/"
 	}

@@ -22,7 +22,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +36,7 @@ type setup struct {
 	length     int // of the queue, in packets
 	size       int // of a datagram's payload
 	flows      int
+	gro        bool
 	hooks      []string
 	hook       string // of the queue: output (of the sender) or input (of the receiver)
 	burst      int    // datagrams a system call of the sender
@@ -67,6 +67,7 @@ func main() {
 	flag.IntVar(&s.length, "length", 1024, "length of the queue, in packets")
 	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
 	flag.IntVar(&s.burst, "burst", 32, "datagrams that the sender hands to the kernel at once")
+	flag.BoolVar(&s.gro, "gro", false, "let the receiver's device join a flow's datagrams (rx-udp-gro-forwarding, Linux 5.12)")
 	hooks := flag.String("hook", "output,input", "where the queue is: output (of the sender), input (of the receiver)")
 	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
 	var rivals rivals
@@ -102,10 +103,7 @@ func run(s *setup, rivals *rivals, measures, hooks, only []string) (err error) {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	all := contestants(ctx, s, rivals)
-	if len(only) > 0 {
-		all = slices.DeleteFunc(all, func(c *contestant) bool { return !slices.Contains(only, c.name) })
-	}
+	all := contestants(ctx, s, rivals, only)
 	s.hooks = hooks
 	s.describe()
 	for _, m := range measures {
@@ -139,7 +137,7 @@ func ownSession() (code int, parent bool) {
 	const marker = "BENCH_VERDICT_SESSION"
 	if os.Getenv(marker) != "" {
 		// Without autogroups, priorities alone have to do.
-		os.WriteFile("/proc/self/autogroup", []byte("-15"), 0)
+		os.WriteFile("/proc/self/autogroup", []byte("-20"), 0)
 		return 0, false
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)

@@ -160,8 +160,8 @@ func parseQueueStat(text string, queue int) (queueStat, error) {
 			}
 			v[i] = n
 		}
-		// A queue is ready when packets are copied to it (mode 2).
-		return queueStat{bound: v[3] == 2, total: v[2], full: v[5], user: v[6], given: v[7]}, nil
+		// A queue is ready when something is copied from it (mode 1 or 2).
+		return queueStat{bound: v[3] != 0, total: v[2], full: v[5], user: v[6], given: v[7]}, nil
 	}
 	return queueStat{}, nil
 }
@@ -191,11 +191,15 @@ func (s *setup) connect() (err error) {
 			return err
 		}
 	}
-	for _, line := range []string{
+	lines = []string{
 		"ip address add " + recvAddr + "/24 dev r0",
 		"ip link set lo up", "ip link set r0 up",
 		"ip neigh replace " + sendAddr + " lladdr " + sendMAC + " dev r0 nud permanent",
-	} {
+	}
+	if s.gro {
+		lines = append(lines, "ethtool -K r0 gro on rx-udp-gro-forwarding on")
+	}
+	for _, line := range lines {
 		if err := s.recv.run(line); err != nil {
 			return err
 		}
@@ -224,7 +228,7 @@ func pin(cpu int) error {
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return fmt.Errorf("pin to core %d: %w", cpu, err)
 	}
-	return unix.Setpriority(unix.PRIO_PROCESS, 0, -15)
+	return unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
 }
 
 func unpin() {
