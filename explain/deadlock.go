@@ -172,10 +172,11 @@ func lockArg(args []stack.Arg, lock string) (stack.Arg, bool) {
 }
 
 // lockOwner returns the task_struct of who holds a lock, 0 when nobody is known to. The
-// low bits of the owner are flags: for a mutex MUTEX_FLAGS; for an rw_semaphore the first
+// low bits of the owner are flags: for a mutex MUTEX_FLAGS, of which MUTEX_FLAG_PICKUP
+// says that the one who is to be next has not taken it yet; for an rw_semaphore the first
 // says that readers hold it, of whom one is only the last that came.
 func (c *Case) lockOwner(kind string, lock kernel.Addr) kernel.Addr {
-	const flags, readers = 7, 1
+	const flags, readers, pickup = 7, 1, 4
 	o, err := c.Kernel.Object("struct "+kind, lock)
 	if err != nil {
 		return 0
@@ -185,7 +186,9 @@ func (c *Case) lockOwner(kind string, lock kernel.Addr) kernel.Addr {
 		if err != nil {
 			continue
 		}
-		if kind == "rw_semaphore" && member == "owner.counter" && v&readers != 0 {
+		switch {
+		case member != "owner.counter":
+		case kind == "rw_semaphore" && v&readers != 0, kind == "mutex" && v&pickup != 0:
 			return 0
 		}
 		return kernel.Addr(v &^ flags)

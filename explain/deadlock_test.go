@@ -33,7 +33,8 @@ func TestLockOwner(t *testing.T) {
 	}{
 		{"a mutex", "mutex", lock(mutex, task), task},
 		{"a mutex with waiters", "mutex", lock(mutex, task|1), task},
-		{"a mutex handed over", "mutex", lock(mutex, task|7), task},
+		{"a mutex that somebody is to have next", "mutex", lock(mutex, task|1|2), task},
+		{"a mutex handed over", "mutex", lock(mutex, task|1|4), 0},
 		{"a mutex that is free", "mutex", lock(mutex, 0), 0},
 		{"a semaphore held for writing", "rw_semaphore", lock(rwsem, task), task},
 		{"a semaphore held by readers", "rw_semaphore", lock(rwsem, task|1), 0},

@@ -50,6 +50,9 @@ func runUsedAfter(c *Case) []Finding {
 			if !ok {
 				continue
 			}
+			if call.Reads == 0 && bad.class == NullDereference {
+				continue // freeing NULL does nothing
+			}
 			held, _ := site.Regs.Get(r)
 			f := c.usedAfter(call, addr, held, bad)
 			if bad.sure || logged {
