@@ -32,7 +32,7 @@ func (w *Worker) judgeSession(s *session, ref *flow.Ref[value], now int64) rule.
 	if g.search && s.generation != g.number {
 		s.scan, s.generation, s.searched, s.over = app.Scan{}, g.number, 0, false
 	}
-	w.env.Facts, w.env.Patterns = &s.inspection.Facts, w.patterns(s)
+	w.env.Facts, w.env.Patterns = &s.inspection.Facts, s.scan.Hits()
 	w.env.PatternsDone = !g.search || s.searched >= w.engine.cfg.Search
 
 	switch {
@@ -179,21 +179,7 @@ func (fd *feed) search(b []byte) {
 	s.searched += len(b)
 	if w.generation.set.Patterns().Search(&s.scan, app.Dir(fd.dir), b) {
 		fd.changed = true
-		w.env.Patterns = w.patterns(s)
+		w.env.Patterns = s.scan.Hits()
 	}
 	w.env.PatternsDone = s.searched >= w.engine.cfg.Search
-}
-
-// patterns returns the patterns that were found in a flow.
-func (w *Worker) patterns(s *session) []uint64 {
-	if !s.scan.Any() {
-		return nil
-	}
-	clear(w.hits)
-	for i := range w.generation.set.Patterns().Len() {
-		if s.scan.Hit(i) {
-			w.hits[i/64] |= 1 << (i % 64)
-		}
-	}
-	return w.hits
 }

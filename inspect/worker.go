@@ -45,7 +45,6 @@ type Worker struct {
 	env        rule.Env
 	scratch    rule.Scratch
 	noMeta     rule.Meta
-	hits       []uint64 // of patterns
 
 	// of the last packet, for Flow, Dir and Facts
 	tuple packet.Tuple
@@ -76,7 +75,6 @@ func (e *Engine) Worker() *Worker {
 func (w *Worker) adopt(g *generation) {
 	w.generation = g
 	w.stats.rules = make([]uint64, len(g.set.Rules())+1)
-	w.hits = make([]uint64, (g.set.Patterns().Len()+63)/64)
 }
 
 // Packet returns the last packet, valid until the next Inspect.

@@ -17,14 +17,15 @@ type Policy uint8
 const (
 	// Linux: the segment that begins earlier counts; of two that begin together the
 	// longer, else the first (tcp_data_queue_ofo() in net/ipv4/tcp_input.c since
-	// 4.9, commit 9f5afeae5152; before it by much the same rules). The BSDs and macOS
-	// do so but for two that begin together, where the first counts. That Linux may
-	// have merged neighbouring segments, and so made one begin earlier, is not
-	// imitated.
+	// 4.9, commit 9f5afeae5152; a test holds this against the kernel it runs on). The
+	// BSDs do so but for two that begin together, where the first counts. That Linux
+	// may merge a segment with one that it follows without a gap, and so make it begin
+	// earlier, is not imitated: whether it does depends on the order of its search.
 	Linux Policy = iota
 	// First: what came first counts. Windows since Vista.
 	First
-	// Last: what came last counts. Cisco IOS, some printers.
+	// Last: what came last counts. No common system does so; it tells what another
+	// reader of the same segments would have seen.
 	Last
 )
 
