@@ -499,8 +499,7 @@ func (r *crashReader) modules(traces []*stack.Trace) {
 // symbolRanges is the part of a module that crash reads for its symbols: the data since
 // 6.4, where the parts lie apart, and all of it before.
 func symbolRanges(m *kernel.Module) []kernel.ModuleRange {
-	if m.Has("mem[1].base") {
-		const modData = 1 // enum mod_mem_type
+	if m.Has("mem[1].base") { // MOD_DATA of enum mod_mem_type
 		base, err1 := m.Pointer("mem[1].base")
 		size, err2 := m.Uint("mem[1].size")
 		if err1 != nil || err2 != nil {
