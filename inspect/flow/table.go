@@ -20,7 +20,6 @@ type Flow[V any] struct {
 	// stamp is when the flow was last moved to its list's end, in ticks.
 	stamp uint32
 	hash  uint32
-	tcp   tcpTrack
 	state State
 	// swapped: the original direction's source is the key's higher endpoint.
 	swapped bool
@@ -31,6 +30,8 @@ type Flow[V any] struct {
 	// collector from looking into the flows at all.
 	Value   V
 	Started int64
+
+	tcp tcpTrack
 
 	// The flows of one state in one shard are a list, oldest first.
 	prev, next uint32
