@@ -127,11 +127,12 @@ func TestConntrack(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Close()
-	rule(t, "mangle -A INPUT -p udp --dport 4009 -m connmark ! --mark 3 -j NFQUEUE --queue-num 56")
+	rule(t, "mangle -A INPUT -p udp --dport 4009 -m connmark --mark 0 -j CONNMARK --set-mark 0x70")
+	rule(t, "mangle -A INPUT -p udp --dport 4009 -m connmark ! --mark 0x73 -j NFQUEUE --queue-num 56")
 	rule(t, "nat -A INPUT -p udp --dport 4009 -j ACCEPT")
 	g = open(t, cfg, func(p *nfqueue.Packet) nfqueue.Verdict {
 		ct, has = p.Conntrack()
-		return nfqueue.Accept().WithConnmark(3)
+		return nfqueue.Accept().WithConnmarkBits(0xf3, 0xf)
 	})
 	c := newPair(t, "127.0.0.1:4009")
 	for range 3 {
@@ -142,7 +143,7 @@ func TestConntrack(t *testing.T) {
 	}
 	want := netip.MustParseAddrPort(c.LocalAddr().String())
 	if !has || ct.Original.Src != want.Addr() || ct.Original.SrcPort != want.Port() || ct.Original.DstPort != 4009 ||
-		ct.Reply.DstPort != want.Port() || ct.State != nfqueue.CTNew {
+		ct.Reply.DstPort != want.Port() || ct.Mark != 0x70 || ct.State != nfqueue.CTNew {
 		t.Errorf("%v %+v", has, ct)
 	}
 	if n := g.Stats()[0].Received; n != 1 {
