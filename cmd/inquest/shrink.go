@@ -38,6 +38,9 @@ the kernel's log, kernel stacks. It holds no page that only user programs used.`
 			if *to == "" {
 				return usageError{"shrink: where to? give -o FILE"}
 			}
+			if err := absent(*to); err != nil {
+				return err
+			}
 			d, err := s.Dump()
 			if err != nil {
 				return err
@@ -135,11 +138,19 @@ func (s *session) readAround() {
 	}
 }
 
+// absent says what is wrong with writing a new file of that name.
+func absent(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s exists already", path)
+	}
+	return nil
+}
+
 // writeFile writes a new file under a temporary name, so that a failure leaves
 // nothing behind, and returns its size.
 func writeFile(path string, write func(*os.File) error) (size int64, err error) {
-	if _, err := os.Lstat(path); err == nil {
-		return 0, fmt.Errorf("%s exists already", path)
+	if err := absent(path); err != nil {
+		return 0, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
