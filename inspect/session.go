@@ -27,8 +27,8 @@ type session struct {
 	// lost bytes were handed on by a stream, but not shown to the inspection.
 	lost [2]int
 	held [2]held
-	// over: there is nothing more to be learnt.
-	over bool
+	// over: there is nothing more to be learnt. counted: in Counters.Apps.
+	over, counted bool
 }
 
 // held is a direction of a stream in which a segment with new bytes was dropped. The
@@ -148,7 +148,8 @@ func (ss *sessions) reset(s *session) {
 	serial := s.serial + 1
 	s.inspection.Facts = app.Facts{}
 	s.scan, s.generation, s.searched = app.Scan{}, 0, 0
-	s.begun, s.lost, s.held, s.over = [2]bool{}, [2]int{}, [2]held{}, false
+	s.begun, s.lost, s.held = [2]bool{}, [2]int{}, [2]held{}
+	s.over, s.counted = false, false
 	s.serial = serial
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"inquest/inspect"
+	"inquest/inspect/app"
 	"inquest/inspect/flow"
 	"inquest/inspect/packet"
 	"inquest/inspect/rule"
@@ -142,6 +143,9 @@ func TestReload(t *testing.T) {
 	}
 	send("accept decided", c.say(clientHello(t, "www.example")))
 	send("accept decided cached", c.answer("hello"))
+	if s := e.Stats(); s.Apps[app.ProtoTLS] != 1 || s.ParserMemory+s.StreamMemory != 0 {
+		t.Errorf("%v flows by protocol; a decided flow holds %d bytes", s.Apps, s.ParserMemory+s.StreamMemory)
+	}
 	send("accept decided", u.udp(nil)) // no TLS there
 	if s := e.Stats(); s.Generation != 1 || s.Default != 3 || s.Rules[0] != 3 {
 		t.Errorf("generation %d, default %d, rules %v", s.Generation, s.Default, s.Rules)

@@ -297,10 +297,18 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 // settle unlocks the session, and ends it when it is of no more use.
 func (w *Worker) settle(s *session, f *flow.Flow[value], perFlow bool) {
 	e, v, facts := w.engine, &f.Value, &s.inspection.Facts
-	if !s.over && facts.Done && w.env.PatternsDone {
+	if !s.counted && (facts.Done || facts.Proto != app.ProtoUnknown) {
+		s.counted = true
+		w.stats.Apps[facts.Proto]++
+	}
+	if !s.over && (perFlow || facts.Done && w.env.PatternsDone) {
 		s.over = true
 		s.close(&e.limits)
-		w.stats.Apps[facts.Proto]++
+		if !facts.Done {
+			// The payload of a decided flow is not looked at any more. To the rules of
+			// a later generation what is not known by now is absent.
+			facts.Known, facts.Final, facts.Done, facts.Gap = app.AllFields, app.AllFields, true, true
+		}
 	}
 	nothing := s.over && facts.Proto == app.ProtoUnknown && !s.scan.Any()
 	gap := facts.Gap
