@@ -17,12 +17,15 @@ import (
 
 // sample is what one run of one contestant came to, rates in packets a second.
 type sample struct {
+	round             int
 	offered, accepted float64
 	full, user        float64 // lost: the queue was full; the reader's socket was
 	cpu               float64 // of the contestant's process, share of a core
 	rss               float64 // KiB
 	others            float64 // cores that other processes of the machine used
 }
+
+func (s sample) result() (round int, rate float64) { return s.round, s.accepted }
 
 // accept measures how many datagrams a second reach the receiver when the sender
 // sends all it can.
@@ -57,17 +60,16 @@ func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 				c.absent = err
 				continue
 			}
+			sm.round = round
 			samples[c] = append(samples[c], sm)
 		}
 	}
 	fmt.Printf("\nAccepted with the queue in %s, packets/s\n\n"+
 		"| contestant | accepted | of no queue | of floor | ns CPU each | offered | queue full | socket full | CPU | RSS MiB | others | |\n"+
 		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n", strings.ToUpper(s.hook))
-	rates := map[string]float64{}
-	for _, c := range all {
-		if sm := samples[c]; len(sm) > 0 {
-			rates[c.name] = median(sm, func(s sample) float64 { return s.accepted })
-		}
+	named := map[string][]sample{}
+	for c, sm := range samples {
+		named[c.name] = sm
 	}
 	for _, c := range all {
 		sm := samples[c]
@@ -75,8 +77,8 @@ func (s *setup) acceptAt(ctx context.Context, all []*contestant) error {
 			fmt.Printf("| %s | absent | | | | | | | | | | %v |\n", c.name, c.absent)
 			continue
 		}
-		fmt.Printf("| %s | %.0f | %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f %% | %.0f | %.2f | %s |\n", c.name, rates[c.name],
-			ratio(rates[c.name], rates["none"]), ratio(rates[c.name], rates["floor"]),
+		fmt.Printf("| %s | %.0f | %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f %% | %.0f | %.2f | %s |\n", c.name,
+			median(sm, func(s sample) float64 { return s.accepted }), ratio(sm, named["none"]), ratio(sm, named["floor"]),
 			1e9*median(sm, func(s sample) float64 { return s.cpu / s.accepted }),
 			median(sm, func(s sample) float64 { return s.offered }),
 			median(sm, func(s sample) float64 { return s.full }),
@@ -167,11 +169,25 @@ func (a snapshot) since(b snapshot) sample {
 	}
 }
 
-func ratio(a, b float64) string {
-	if b == 0 {
+// ratio compares rates of the same rounds, and returns the median as text: between
+// rounds the machine itself may get faster or slower.
+func ratio[T interface{ result() (int, float64) }](a, b []T) string {
+	base := map[int]float64{}
+	for _, v := range b {
+		round, rate := v.result()
+		base[round] = rate
+	}
+	var ratios []float64
+	for _, v := range a {
+		round, rate := v.result()
+		if base[round] > 0 {
+			ratios = append(ratios, rate/base[round])
+		}
+	}
+	if len(ratios) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", a/b)
+	return fmt.Sprintf("%.2f", median(ratios, func(r float64) float64 { return r }))
 }
 
 func median[T any, V cmp.Ordered](list []T, f func(T) V) V {

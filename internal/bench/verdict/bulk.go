@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os/exec"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,8 @@ const (
 // whose packets are accepted with the mark's decided bit is not queued any more.
 func bulk(ctx context.Context, s *setup, all []*contestant) error {
 	s.hook = "input"
+	s.shortcut = true
+	defer func() { s.shortcut = false }()
 	tracked := &contestant{name: "conntrack", doc: "no queue: connections are tracked and their marks compared"}
 	list := append([]*contestant{all[0], tracked}, all[1:]...)
 	if all[0].name != "none" {
@@ -43,6 +47,7 @@ func bulk(ctx context.Context, s *setup, all []*contestant) error {
 				c.absent = err
 				continue
 			}
+			sm.round = round
 			rates[c] = append(rates[c], sm)
 		}
 	}
@@ -54,7 +59,7 @@ func bulk(ctx context.Context, s *setup, all []*contestant) error {
 			fmt.Printf("| %s | absent | | | | %v |\n", c.name, c.absent)
 			continue
 		}
-		fmt.Printf("| %s | %.2f | %.3f | %.0f | %.0f %% | %s |\n", c.name, rate(c)*8/1e9, rate(c)/rate(list[0]),
+		fmt.Printf("| %s | %.2f | %s | %.0f | %.0f %% | %s |\n", c.name, rate(c)*8/1e9, ratio(rates[c], rates[list[0]]),
 			median(rates[c], func(s bulkSample) float64 { return s.queued }),
 			100*median(rates[c], func(s bulkSample) float64 { return s.cpu }), c.doc)
 	}
@@ -63,34 +68,32 @@ func bulk(ctx context.Context, s *setup, all []*contestant) error {
 
 // bulkSample is one run: bytes and queued packets a second, and the contestant's
 // share of a core.
-type bulkSample struct{ bytes, queued, cpu float64 }
+type bulkSample struct {
+	round              int
+	bytes, queued, cpu float64
+}
 
-// bulkRun runs the flows once. The rules save a packet's mark as its connection's
-// where the verdict has set the decided bit: kernels built without
-// NETFILTER_NETLINK_GLUE_CT cannot take the connection's mark from the verdict itself.
+func (s bulkSample) result() (round int, rate float64) { return s.round, s.bytes }
+
+// bulkRun runs the flows once.
 func (s *setup) bulkRun(ctx context.Context, c *contestant, track bool) (bulkSample, error) {
-	defer s.recv.run("iptables-legacy -w -t mangle -F")
-	defer s.recv.run("iptables-legacy -w -F")
-	for _, chain := range []string{"INPUT", "OUTPUT"} {
-		if !track {
-			break
+	defer func() {
+		for _, table := range []string{"mangle", "filter"} {
+			s.recv.run("iptables-legacy -w -t " + table + " -F")
+			s.recv.run("iptables-legacy -w -t " + table + " -X")
 		}
-		lines := []string{
-			fmt.Sprintf("iptables-legacy -w -t mangle -A %s -m connmark --mark %s -j ACCEPT", chain, decided),
-			fmt.Sprintf("iptables-legacy -w -A %s -m mark --mark %s -j CONNMARK --save-mark", chain, decided),
-		}
-		if c.command != nil {
-			lines = append(lines, fmt.Sprintf("iptables-legacy -w -t mangle -A %s -p tcp -j NFQUEUE --queue-num %d", chain, s.queue))
-		}
-		for _, line := range lines {
-			if err := s.recv.run(line); err != nil {
-				return bulkSample{}, err
-			}
+	}()
+	lines, err := s.bulkRules(c, track)
+	if err != nil {
+		return bulkSample{}, err
+	}
+	for _, line := range lines {
+		if err := s.recv.run(line); err != nil {
+			return bulkSample{}, err
 		}
 	}
 	var r *running
 	if c.command != nil {
-		var err error
 		if r, err = c.start(ctx, s); err != nil {
 			return bulkSample{}, err
 		}
@@ -123,7 +126,41 @@ func (s *setup) bulkRun(ctx context.Context, c *contestant, track bool) (bulkSam
 		}
 	}
 	t := at2.Sub(at).Seconds()
-	return bulkSample{float64(bytes2-bytes) / t, float64(queued2-queued) / t, (cpu2 - cpu).Seconds() / t}, nil
+	return bulkSample{bytes: float64(bytes2-bytes) / t, queued: float64(queued2-queued) / t, cpu: (cpu2 - cpu).Seconds() / t}, nil
+}
+
+// bulkRules returns the kernel's rules: those that the daemon itself prints, or such as
+// save a packet's mark as its connection's where the verdict has set the decided bit.
+// (Kernels built without NETFILTER_NETLINK_GLUE_CT cannot take the connection's mark
+// from the verdict itself.)
+func (s *setup) bulkRules(c *contestant, track bool) (lines []string, err error) {
+	switch {
+	case !track:
+		return nil, nil
+	case c.config:
+		if err := s.writeConfig(); err != nil {
+			return nil, err
+		}
+		out, err := exec.Command(c.command[0], "verdict", "rules", "--iptables", s.configPath()).Output()
+		if err != nil {
+			return nil, fmt.Errorf("%s: print its rules: %w", c.name, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if args, ok := strings.CutPrefix(line, "iptables "); ok {
+				lines = append(lines, "iptables-legacy "+args)
+			}
+		}
+		return lines, nil
+	}
+	for _, chain := range []string{"INPUT", "OUTPUT"} {
+		lines = append(lines,
+			fmt.Sprintf("iptables-legacy -w -t mangle -A %s -m connmark --mark %s -j ACCEPT", chain, decided),
+			fmt.Sprintf("iptables-legacy -w -A %s -m mark --mark %s -j CONNMARK --save-mark", chain, decided))
+		if c.command != nil {
+			lines = append(lines, fmt.Sprintf("iptables-legacy -w -t mangle -A %s -p tcp -j NFQUEUE --queue-num %d", chain, s.queue))
+		}
+	}
+	return lines, nil
 }
 
 // bulkTraffic starts the flows, a thread at each end of each.

@@ -24,7 +24,8 @@ type contestant struct {
 	name    string
 	doc     string
 	build   func() (command []string, err error)
-	command []string // {queue} and {length} are replaced; nil: there is no queue
+	command []string // {queue}, {length} and {config} are replaced; nil: there is no queue
+	config  bool     // has a rule file, which knows how flows leave the queue
 	absent  error    // why it cannot run here
 	ours    bool     // has to endure more
 }
@@ -75,6 +76,11 @@ func contestants(ctx context.Context, s *setup, r *rivals, only []string) []*con
 		{name: "inspect", doc: "and package inspect: flows, 100 rules", ours: true, build: ours("-rules", "flow")},
 		{name: "inspect-each", doc: "the same, 5 of the rules look at each packet", ours: true, build: ours("-rules", "packet")},
 	}
+	all = append(all, &contestant{name: "verdict", doc: "inquest verdict run, the same 100 rules", ours: true, config: true,
+		build: func() ([]string, error) {
+			path, err := buildInquest(ctx, s.dir)
+			return []string{path, "verdict", "run", "--no-install", "--config", "{config}"}, err
+		}})
 	all = append(all, r.more...)
 	if len(only) > 0 {
 		all = slices.DeleteFunc(all, func(c *contestant) bool { return !slices.Contains(only, c.name) })
@@ -140,6 +146,24 @@ func buildGoNFQueue(ctx context.Context, dir, checkout string) (string, error) {
 	return path, nil
 }
 
+func buildInquest(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "inquest")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "inquest/cmd/inquest").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %.200s", err, out)
+	}
+	return path, nil
+}
+
+func (s *setup) configPath() string { return filepath.Join(s.dir, "rules.yaml") }
+
+// writeConfig writes the daemon's rule file. Only bulk has the kernel's rules for what
+// a daemon says of decided flows; without them they would come to the queue again.
+func (s *setup) writeConfig() error {
+	text := fmt.Sprintf("daemon: {queues: %d, fail: closed, hooks: [input, output], length: %d, shortcut: %t, socket: %q}\n%s",
+		s.queue, s.length, s.shortcut, filepath.Join(s.dir, "verdict.sock"), hundredRules(false))
+	return os.WriteFile(s.configPath(), []byte(text), 0o600)
+}
+
 func findSuricata(root string) ([]string, error) {
 	if root == "" {
 		root = "/"
@@ -166,9 +190,12 @@ type running struct {
 // start starts a contestant and waits until it is bound to its queue.
 func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
 	r := &running{contestant: c, done: make(chan struct{})}
+	if err := s.writeConfig(); err != nil {
+		return nil, err
+	}
 	args := make([]string, len(c.command))
 	for i, a := range c.command {
-		args[i] = strings.NewReplacer("{queue}", strconv.Itoa(s.queue), "{length}", strconv.Itoa(s.length)).Replace(a)
+		args[i] = strings.NewReplacer("{queue}", strconv.Itoa(s.queue), "{length}", strconv.Itoa(s.length), "{config}", s.configPath()).Replace(a)
 	}
 	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = &r.stderr

@@ -37,6 +37,7 @@ type setup struct {
 	size       int // of a datagram's payload
 	flows      int
 	gro        bool
+	shortcut   bool // decided flows leave the queue
 	hooks      []string
 	hook       string // of the queue: output (of the sender) or input (of the receiver)
 	burst      int    // datagrams a system call of the sender
