@@ -21,7 +21,7 @@ import (
 	"inquest/inspect/rule"
 )
 
-// session is a capture's worth of packets: a TLS connection that the rules drop, an
+// captured is a capture's worth of packets: a TLS connection that the rules drop, an
 // HTTP request that they let pass, and a DNS query that they drop.
 func captured(t testing.TB) [][]byte {
 	tls := connect("10.0.0.1:40000", "192.0.2.1:443")
