@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -39,5 +40,28 @@ func TestReadme(t *testing.T) {
 	}
 	if lines < 15 {
 		t.Errorf("the README shows %d lines", lines)
+	}
+}
+
+// TestReadmeRules checks the rule file that the README and the daemon's guide begin with.
+func TestReadmeRules(t *testing.T) {
+	for path, begin := range map[string]string{"../../README.md": "    # rules.yaml\n", "../../docs/verdict.md": "    # /etc/inquest/rules.yaml\n"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, shown, ok := strings.Cut(string(text), begin)
+		if !ok {
+			t.Fatalf("%s has no %q", path, begin)
+		}
+		shown, _, _ = strings.Cut(shown, "\n\n")
+		file := filepath.Join(t.TempDir(), "rules.yaml")
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll("\n"+shown, "\n    ", "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, errOut bytes.Buffer
+		if code := run([]string{"verdict", "check", file}, stdio{&out, &errOut}); code != exitDone || !strings.Contains(out.String(), "no ads") {
+			t.Errorf("%s: exit code %d: %s%s", path, code, out.String(), errOut.String())
+		}
 	}
 }
