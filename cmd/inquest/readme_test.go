@@ -60,7 +60,7 @@ func TestReadmeRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out, errOut bytes.Buffer
-		if code := run([]string{"verdict", "check", file}, stdio{&out, &errOut}); code != exitDone || !strings.Contains(out.String(), "no ads") {
+		if code := run([]string{"verdict", "check", file}, stdio{&out, &errOut}); code != exitDone || !strings.Contains(out.String(), "is good: 1 rule") {
 			t.Errorf("%s: exit code %d: %s%s", path, code, out.String(), errOut.String())
 		}
 	}
