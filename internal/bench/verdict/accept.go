@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"log"
@@ -190,13 +189,13 @@ func ratio[T interface{ result() (int, float64) }](a, b []T) string {
 	return fmt.Sprintf("%.2f", median(ratios, func(r float64) float64 { return r }))
 }
 
-func median[T any, V cmp.Ordered](list []T, f func(T) V) V {
+func median[T any, V ~int64 | ~float64](list []T, f func(T) V) V {
 	values := make([]V, len(list))
 	for i, v := range list {
 		values[i] = f(v)
 	}
 	slices.Sort(values)
-	return values[len(values)/2]
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -27,7 +27,7 @@ type contestant struct {
 	command []string // {queue}, {length} and {config} are replaced; nil: there is no queue
 	config  bool     // has a rule file, which knows how flows leave the queue
 	absent  error    // why it cannot run here
-	ours    bool     // has to endure more
+	endures bool     // is what endure is about
 }
 
 // rivals says where other people's programs are; they are no part of this module.
@@ -72,11 +72,11 @@ func contestants(ctx context.Context, s *setup, r *rivals, only []string) []*con
 		{name: "suricata", doc: "NFQ mode, workers, batchcount 20, no rules", build: func() ([]string, error) {
 			return findSuricata(r.suricata)
 		}},
-		{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything", ours: true, build: ours()},
-		{name: "inspect", doc: "and package inspect: flows, 100 rules", ours: true, build: ours("-rules", "flow")},
-		{name: "inspect-each", doc: "the same, 5 of the rules look at each packet", ours: true, build: ours("-rules", "packet")},
+		{name: "nfqueue", doc: "Inquest's package nfqueue, accepts everything", build: ours()},
+		{name: "inspect", doc: "and package inspect: flows, 100 rules", build: ours("-rules", "flow")},
+		{name: "inspect-each", doc: "the same, 5 of the rules look at each packet", endures: true, build: ours("-rules", "packet")},
 	}
-	all = append(all, &contestant{name: "verdict", doc: "inquest verdict run, the same 100 rules", ours: true, config: true,
+	all = append(all, &contestant{name: "verdict", doc: "inquest verdict run, the same 100 rules", endures: true, config: true,
 		build: func() ([]string, error) {
 			path, err := buildInquest(ctx, s.dir)
 			return []string{path, "verdict", "run", "--no-install", "--config", "{config}"}, err

@@ -53,7 +53,7 @@ func endure(ctx context.Context, s *setup, all []*contestant) error {
 		"| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n", s.endure)
 	var failed []error
 	for _, c := range all {
-		if !c.ours {
+		if !c.endures {
 			continue
 		}
 		if c.absent != nil {

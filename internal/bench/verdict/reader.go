@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"inquest/inspect"
+	"inquest/inspect/packet"
 	"inquest/inspect/rule"
 	"inquest/nfqueue"
 )
@@ -64,6 +65,14 @@ func judge(e *inspect.Engine) nfqueue.Handler {
 	var meta rule.Meta
 	return func(p *nfqueue.Packet) nfqueue.Verdict {
 		meta.Mark, meta.Hook, meta.Queue = p.Mark, uint8(p.Hook), p.Queue
+		switch {
+		case p.Info&nfqueue.ChecksumNotReady != 0:
+			meta.Checksum = packet.ChecksumPartial
+		case p.Info&nfqueue.ChecksumNotVerified != 0:
+			meta.Checksum = packet.ChecksumUnverified
+		default:
+			meta.Checksum = packet.ChecksumVerified
+		}
 		d := w.Inspect(p.Payload, &meta, p.Received)
 		switch {
 		case d.Verdict.Kind != rule.Accept:

@@ -110,3 +110,23 @@ func TestRotate(t *testing.T) {
 		}
 	}
 }
+
+func TestMedian(t *testing.T) {
+	same := func(v float64) float64 { return v }
+	for want, list := range map[float64][]float64{1: {1}, 1.5: {2, 1}, 2: {3, 1, 2}, 2.5: {4, 1, 3, 2}} {
+		if got := median(list, same); got != want {
+			t.Errorf("median of %v: %v, want %v", list, got, want)
+		}
+	}
+}
+
+func TestRatio(t *testing.T) {
+	a := []sample{{round: 0, accepted: 10}, {round: 2, accepted: 90}, {round: 3, accepted: 8}}
+	b := []sample{{round: 0, accepted: 10}, {round: 1, accepted: 1}, {round: 2, accepted: 30}, {round: 3, accepted: 4}}
+	if got := ratio(a, b); got != "2.00" {
+		t.Errorf("ratio %s, want 2.00, of round 3", got)
+	}
+	if got := ratio(a, nil); got != "" {
+		t.Errorf("ratio to nothing: %q", got)
+	}
+}
