@@ -25,6 +25,7 @@ type daemon struct {
 	socket string
 	notify chan string // what it tells systemd
 	ended  chan error
+	rights *syscall.SysProcAttr // nil for those of the test
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -46,10 +47,17 @@ func (d *daemon) logged() string {
 // preceded by a section daemon with these settings.
 func (n *namespace) run(t *testing.T, settings, rules string, args ...string) *daemon {
 	t.Helper()
+	d := n.prepare(t, settings, rules)
+	d.start(args...)
+	return d
+}
+
+// prepare writes the rule file of a daemon that is not started.
+func (n *namespace) prepare(t *testing.T, settings, rules string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{t: t, n: n, rules: filepath.Join(dir, "rules.yaml"), socket: filepath.Join(dir, "verdict.sock")}
 	d.write(settings, rules)
-	d.start(args...)
 	return d
 }
 
@@ -84,6 +92,9 @@ func (d *daemon) start(args ...string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if err := os.Chmod(path, 0o777); err != nil { // daemons may be nobody's
+		d.t.Fatal(err)
+	}
 	d.notify = make(chan string, 1000)
 	go func() {
 		b := make([]byte, 4096)
@@ -97,6 +108,7 @@ func (d *daemon) start(args ...string) {
 	}()
 	d.cmd = exec.Command(program, append([]string{"verdict", "run", "--config", d.rules}, args...)...)
 	d.cmd.Stderr = d
+	d.cmd.SysProcAttr = d.rights
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=2000000")
 	d.n.must(d.cmd.Start)
 	d.ended = make(chan error, 1)

@@ -70,7 +70,9 @@ func (related) iptables(bool) (string, bool) { return "-m conntrack --ctstate RE
 // protocol holds for a transport protocol.
 type protocol uint8
 
-var protocolNames = map[protocol]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}
+var protocolNames = map[protocol]string{
+	unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_ICMPV6: "ipv6-icmp",
+}
 
 func (p protocol) nft() string { return "meta l4proto " + protocolNames[p] }
 
@@ -81,7 +83,10 @@ func (p protocol) exprs() []expr.Any {
 	}
 }
 
-func (p protocol) iptables(bool) (string, bool) { return "-p " + protocolNames[p], true }
+func (p protocol) iptables(v6 bool) (string, bool) {
+	exists := p != unix.IPPROTO_ICMP && p != unix.IPPROTO_ICMPV6 || v6 == (p == unix.IPPROTO_ICMPV6)
+	return "-p " + protocolNames[p], exists
+}
 
 // icmp6 holds for one type of ICMPv6 message.
 type icmp6 uint8

@@ -49,7 +49,7 @@ func TestVerdictQEMU(t *testing.T) {
 		}
 	}
 	// Those that call programs of the host, iptables, stay there.
-	tests := []string{"Install", "ForeignTable", "NoPermission", "Names", "Reject", "Kill", "Reload", "Flush", "Busy"}
+	tests := []string{"Install", "ForeignTable", "NoPermission", "Names", "Reject", "RejectLocal", "Kill", "Reload", "Flush", "Busy", "LeastPrivilege"}
 	r, err := lab.Run(t.Context(), lab.Scenario{
 		Name: t.Name(), Crash: "none", Kernel: k, Dir: dir, Accel: lab.Accel(*accel), MemoryMiB: 1024,
 		Modules:  []string{"nfnetlink_queue", "nft_queue", "nft_ct", "nft_reject_inet", "veth"},

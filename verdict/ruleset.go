@@ -112,6 +112,7 @@ func NewRuleset(c *Config, carveOut bool) *Ruleset {
 			)
 		}
 		if hook != Forward {
+			rules = append(rules, answerRules(hook)...)
 			rules = append(rules, linkLocalRules()...)
 		}
 		rules = append(rules, c.Exclude.rules(hook)...)
@@ -125,6 +126,23 @@ func NewRuleset(c *Config, carveOut bool) *Ruleset {
 		r.chains = append(r.chains, chain{hook.String(), true, hook, c.Priority, rules})
 	}
 	return r
+}
+
+// answerRules accept resets and ICMP errors that this kernel makes. They have the conntrack
+// entry of the packet that they answer, as related (nf_ct_attach). If that one was its
+// flow's first, the entry is not confirmed, and packets that share such a one are dropped
+// rather than queued (7d8dc1c7be8d, 6.11).
+func answerRules(hook Hook) []kernelRule {
+	made := []match{related{}}
+	if hook == Input {
+		made = append(made, device{name: "lo"})
+	}
+	var rules []kernelRule
+	for _, what := range []match{tcpFlags(tcpRST), protocol(unix.IPPROTO_ICMP), protocol(unix.IPPROTO_ICMPV6)} {
+		rules = append(rules, kernelRule{when: append(slices.Clone(made), what), do: accept})
+	}
+	rules[0].why = "answers that this kernel makes"
+	return rules
 }
 
 // linkLocalRules accept neighbour discovery: a daemon that is down and fails closed must

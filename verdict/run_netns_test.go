@@ -3,6 +3,7 @@
 package verdict
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -158,6 +159,51 @@ rules:
 		}
 	}
 	if s.Packets.Returned > 0 {
+		t.Errorf("%d packets came back", s.Packets.Returned)
+	}
+}
+
+// Where it is not a router that rejects, its answers go through chains that queue too.
+func TestRejectLocalNetns(t *testing.T) {
+	client, server := pair(t)
+	server.serve(t)
+	client.serve(t)
+	d := server.run(t, "fail: closed\nhooks: [input, output]", `
+default: accept
+rules:
+  - {name: in, when: tcp.dport == 1001 || udp.dport == 1001, verdict: reject}
+  - {name: admin, when: tcp.dport == 1004, verdict: reject-with icmp-admin-prohibited}
+  - {name: out, when: 'meta.oifname == "eth0" && (tcp.dport == 80 || udp.dport == 53)', verdict: reject}
+  - {name: here, when: 'meta.oifname == "lo" && tcp.dport == 80', verdict: reject}
+`)
+	for _, server := range []string{"10.99.0.2", "fd99::2"} {
+		if _, err := client.dial("tcp", net.JoinHostPort(server, "1001"), patience); !isRefused(err) {
+			t.Errorf("TCP from outside, %s: %v, want connection refused", server, err)
+		}
+		if _, err := client.dial("tcp", net.JoinHostPort(server, "1004"), brief); err == nil || isTimeout(err) {
+			t.Errorf("TCP from outside, answered by ICMP, %s: %v", server, err)
+		}
+		c, err := client.dial("udp", net.JoinHostPort(server, "1001"), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ping(c, patience); !isRefused(err) {
+			t.Errorf("UDP from outside, %s: %v, want connection refused", server, err)
+		}
+		c.Close()
+	}
+	for _, client := range []string{"10.99.0.1", "fd99::1"} {
+		if _, err := server.dial("tcp", net.JoinHostPort(client, httpPort), patience); !isRefused(err) {
+			t.Errorf("TCP to %s: %v, want connection refused", client, err)
+		}
+		if err := server.lookup(client, "good.example", patience); !isRefused(err) {
+			t.Errorf("UDP to %s: %v, want connection refused", client, err)
+		}
+	}
+	if _, err := server.dial("tcp", "127.0.0.1:"+httpPort, patience); !isRefused(err) {
+		t.Errorf("TCP on loopback: %v, want connection refused", err)
+	}
+	if s := d.status(); s.Packets.Returned > 0 {
 		t.Errorf("%d packets came back", s.Packets.Returned)
 	}
 }
@@ -411,4 +457,43 @@ func TestBusyNetns(t *testing.T) {
 	if s := d.status(); s.Reinstalled > 0 {
 		t.Errorf("the table was touched: %+v", s)
 	}
+}
+
+// CAP_NET_ADMIN is all that the daemon needs, to reject too.
+func TestLeastPrivilegeNetns(t *testing.T) {
+	client, server := pair(t)
+	server.serve(t)
+	d := server.prepare(t, "fail: closed\nhooks: [input, output]", names)
+	const nobody = 65534
+	d.rights = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
+		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+	}
+	for _, path := range []string{filepath.Dir(d.rules), filepath.Dir(filepath.Dir(d.rules))} {
+		if err := os.Chmod(path, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.start()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("CapEff:\t%016x\n", 1<<unix.CAP_NET_ADMIN); !strings.Contains(string(status), want) {
+		t.Errorf("the daemon has other rights than %q:\n%s", want, status)
+	}
+	checkNames(t, client, "10.99.0.2")
+	d.write("fail: closed\nhooks: [input, output]", "default: accept\nrules:\n  - {name: secret, when: tcp.dport == 443, verdict: reject}\n")
+	eventually(t, "the rules are reloaded", func() bool { return d.status().Reloads == 1 })
+	if _, err := client.dial("tcp", "10.99.0.2:"+tlsPort, patience); !isRefused(err) {
+		t.Errorf("secret: %v", err)
+	}
+	if err := d.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("the daemon ended: %v", err)
+	}
+	server.do(func() {
+		if left := chains(t, "inquest"); len(left) > 0 {
+			t.Errorf("chains %v are left", left)
+		}
+	})
 }
