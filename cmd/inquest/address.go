@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"inquest/internal/spelling"
 	"inquest/kernel"
 )
 
@@ -78,7 +79,7 @@ func symbolError(k *kernel.Kernel, name string, err error) error {
 	if !errors.Is(err, kernel.ErrNoSymbol) {
 		return err
 	}
-	return fmt.Errorf("%w%s", err, didYouMean(closestOf(name, symbolNames(k))))
+	return fmt.Errorf("%w%s", err, spelling.DidYouMean(spelling.ClosestOf(name, symbolNames(k))))
 }
 
 // symbolNames yields the name of every symbol, the modules' too.
@@ -133,7 +134,7 @@ func typeError(k *kernel.Kernel, name string, err error) error {
 			}
 		}
 	}
-	return fmt.Errorf("%w%s", err, didYouMean(closestOf(bare, names)))
+	return fmt.Errorf("%w%s", err, spelling.DidYouMean(spelling.ClosestOf(bare, names)))
 }
 
 // memberError adds the members that may have been meant: of the type, or of the
@@ -162,8 +163,8 @@ func memberError(typ btf.Type, member string, err error) error {
 	walk("", kernel.Fields(typ), depth)
 	last := member[strings.LastIndexByte(member, '.')+1:]
 	var found []string
-	for _, name := range closest(last, slices.Sorted(maps.Keys(paths))) {
+	for _, name := range spelling.Closest(last, slices.Sorted(maps.Keys(paths))) {
 		found = append(found, paths[name])
 	}
-	return fmt.Errorf("%w%s", err, didYouMean(found))
+	return fmt.Errorf("%w%s", err, spelling.DidYouMean(found))
 }

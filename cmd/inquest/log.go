@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"inquest/internal/spelling"
 	"inquest/kernel"
 )
 
@@ -70,7 +71,7 @@ func parseLevels(list string) (wanted [8]bool, err error) {
 		case list == "":
 			level, andWorse = len(levelNames)-1, true
 		case level < 0:
-			return wanted, fmt.Errorf("there is no log level %q%s", word, didYouMean(closest(name, levelNames)))
+			return wanted, fmt.Errorf("there is no log level %q%s", word, spelling.DidYouMean(spelling.Closest(name, levelNames)))
 		}
 		wanted[level] = true
 		for i := 0; andWorse && i < level; i++ {

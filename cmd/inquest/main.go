@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"inquest/internal/spelling"
 	"inquest/vmcore"
 )
 
@@ -111,7 +112,7 @@ func unknownCommand(args []string) error {
 	for _, c := range commands {
 		names = append(names, c.name)
 	}
-	return usageError{fmt.Sprintf("there is no command %q%s\nSee `inquest help`.", args[0], didYouMean(closest(args[0], names)))}
+	return usageError{fmt.Sprintf("there is no command %q%s\nSee `inquest help`.", args[0], spelling.DidYouMean(spelling.Closest(args[0], names)))}
 }
 
 // openError is a dump that cannot be opened.

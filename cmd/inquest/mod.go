@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"inquest/internal/spelling"
 	"inquest/kernel"
 )
 
@@ -60,7 +61,7 @@ func pickModules(mods []*kernel.Module, names []string) ([]*kernel.Module, error
 		// Files are named with dashes as often as modules with underscores.
 		i := slices.Index(all, strings.ReplaceAll(name, "-", "_"))
 		if i < 0 {
-			return nil, fmt.Errorf("no module %s is loaded%s", name, didYouMean(closest(name, all)))
+			return nil, fmt.Errorf("no module %s is loaded%s", name, spelling.DidYouMean(spelling.Closest(name, all)))
 		}
 		picked = append(picked, mods[i])
 	}

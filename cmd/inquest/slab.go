@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"inquest/heap"
+	"inquest/internal/spelling"
 	"inquest/kernel"
 )
 
@@ -89,7 +90,7 @@ func pickCaches(s *session, h *heap.Heap, names []string) ([]*heap.Cache, error)
 			for _, c := range all {
 				known = append(known, c.Name)
 			}
-			return nil, fmt.Errorf("%w%s", err, didYouMean(closest(name, known)))
+			return nil, fmt.Errorf("%w%s", err, spelling.DidYouMean(spelling.Closest(name, known)))
 		}
 		if err != nil {
 			return nil, err

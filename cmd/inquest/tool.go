@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"inquest/internal/spelling"
 )
 
 // tool is a command that reads no dump, one of a group: `inquest GROUP NAME …`.
@@ -46,7 +48,7 @@ func (g *group) cobra(io stdio) *cobra.Command {
 			if len(args) == 0 {
 				return usageError{fmt.Sprintf("%s: which command?\nSee `inquest help %[1]s`.", g.name)}
 			}
-			return usageError{fmt.Sprintf("%s: there is no command %q%s\nSee `inquest help %[1]s`.", g.name, args[0], didYouMean(closest(args[0], g.names())))}
+			return usageError{fmt.Sprintf("%s: there is no command %q%s\nSee `inquest help %[1]s`.", g.name, args[0], spelling.DidYouMean(spelling.Closest(args[0], g.names())))}
 		},
 	}
 	for _, t := range g.tools {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"inquest/internal/spelling"
 )
 
 // Problem is one thing that is wrong, or odd, in a rule file.
@@ -55,41 +57,6 @@ func (p problems) sorted() []Problem {
 
 // suggest is "; did you mean x?" when one of the names is near to what was written.
 func suggest(written string, names []string) string {
-	best, bestDistance := "", len(written)/3+2
-	for _, name := range names {
-		if d := distance(written, name, bestDistance); d < bestDistance {
-			best, bestDistance = name, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance is the edit distance of two names, swaps of neighbours counted once, or
-// limit when it is at least that.
-func distance(a, b string, limit int) int {
-	if d := len(a) - len(b); d >= limit || -d >= limit {
-		return limit
-	}
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return min(last[len(b)], limit)
+	best := spelling.Closest(written, names)
+	return spelling.DidYouMean(best[:min(1, len(best))])
 }

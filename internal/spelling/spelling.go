@@ -1,4 +1,5 @@
-package main
+// Package spelling finds the names that a misspelt one may stand for.
+package spelling
 
 import (
 	"cmp"
@@ -7,19 +8,20 @@ import (
 	"strings"
 )
 
-// didYouMean words a suggestion, "" when there is none.
-func didYouMean(names []string) string {
+// DidYouMean words a suggestion, "" when there is none.
+func DidYouMean(names []string) string {
 	if len(names) == 0 {
 		return ""
 	}
 	return "; did you mean " + strings.Join(names, ", ") + "?"
 }
 
-// closest returns up to three of the names that are spelt much like name, the
+// Closest returns up to three of the names that are spelt much like name, the
 // best first.
-func closest(name string, names []string) []string { return closestOf(name, slices.Values(names)) }
+func Closest(name string, names []string) []string { return ClosestOf(name, slices.Values(names)) }
 
-func closestOf(name string, names iter.Seq[string]) []string {
+// ClosestOf is Closest of a sequence.
+func ClosestOf(name string, names iter.Seq[string]) []string {
 	type match struct {
 		name     string
 		distance int
