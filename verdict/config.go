@@ -136,7 +136,7 @@ func defaults() Config {
 		Mark:       0xf0000000,
 		Length:     8192,
 		GSO:        true,
-		MaxDelay:   time.Millisecond,
+		MaxDelay:   200 * time.Microsecond,
 		ReadBuffer: 8 << 20,
 		Flows:      Flows{Max: 1 << 20, Memory: 256 << 20},
 		Socket:     "/run/inquest/verdict.sock",

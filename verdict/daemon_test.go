@@ -467,3 +467,38 @@ func TestGuide(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkWorker judges a packet of a flow that is known, from what nfqueue hands over
+// to the verdict that it takes.
+func BenchmarkWorker(b *testing.B) {
+	for name, rules := range map[string]string{
+		"decided": "default: accept\ndaemon: {fail: open, shortcut: false}",
+		"judged":  "default: accept\ndaemon: {fail: open}\nrules:\n  - {name: a, when: tcp.dport == 8 && tcp.window >= 0, scope: packet, verdict: accept}\n",
+	} {
+		b.Run(name, func(b *testing.B) {
+			file, err := Parse("rules.yaml", []byte(rules))
+			if err != nil {
+				b.Fatal(err)
+			}
+			d, err := New(file, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			w := &worker{d: d, engine: d.engine.Worker()}
+			p := queued(tcpPacket(1, 8, packet.ACK))
+			b.ReportAllocs()
+			for b.Loop() {
+				w.handle(p)
+			}
+		})
+	}
+}
+
+func TestWorkerAllocatesNothing(t *testing.T) {
+	_, w := newDaemon(t, "default: accept\ndaemon: {fail: open}\nrules:\n  - {name: a, when: tcp.dport == 8 && tcp.window >= 0, scope: packet, verdict: accept}\n", io.Discard)
+	p := queued(tcpPacket(1, 8, packet.ACK))
+	w.handle(p)
+	if n := testing.AllocsPerRun(1000, func() { w.handle(p) }); n > 0 {
+		t.Errorf("%v allocations a packet", n)
+	}
+}
