@@ -14,7 +14,7 @@ type Analyzer struct {
 	// Match judges the first bytes that one side sent: [More] when they are too few,
 	// [Mine] when the parser shall look at the flow, [NotMine]. Of a stream it is shown
 	// a growing beginning, at least maxPrefix bytes before More counts as NotMine; of
-	// datagrams the first of either side, whole.
+	// datagrams each, whole, and with More at most maxStrays of them.
 	Match func(flow Flow, dir Dir, first []byte) Verdict
 
 	// New makes the state for one flow. It is reused for others after Close.

@@ -43,29 +43,35 @@ const (
 
 // matchDNS wants a whole message in a datagram, and of a stream the length and the
 // header of a first query. Away from the usual ports it takes nothing for DNS that
-// a resolver would not send.
+// a resolver would not send. On them a datagram that is none may be followed by one
+// that is: servers answer each by itself.
 func matchDNS(flow Flow, dir Dir, first []byte) Verdict {
 	usual := dnsPort(flow.ServerPort) || dnsPort(flow.ClientPort)
 	var h dnsHeader
 	if flow.Transport == UDP {
-		if !h.parse(first) || !usual && !h.plain(dir) {
-			return NotMine
-		}
 		var m dnsMessage
-		if end, ok := m.walk(first); !ok || end != len(first) && !usual {
-			return NotMine
+		end, ok := m.walk(first)
+		switch {
+		case ok && (usual || end == len(first) && m.header.plain(dir)):
+			return Mine
+		case usual:
+			return More
 		}
-		return Mine
+		return NotMine
 	}
 	// The length of a query that is first in its stream begins with a byte that is
-	// neither a letter nor the type of a TLS record.
-	if len(first) > 0 && first[0] >= recordHandshake {
+	// neither a letter nor the type of a TLS record; where DNS is expected it may have
+	// any, and the header what servers ignore.
+	if len(first) > 0 && first[0] >= recordHandshake && !usual {
 		return NotMine
 	}
 	if len(first) < 2+dnsHeaderSize {
 		return More
 	}
-	if int(binary.BigEndian.Uint16(first)) < dnsHeaderSize+5 || !h.parse(first[2:]) || !h.plain(dir) {
+	if int(binary.BigEndian.Uint16(first)) < dnsHeaderSize+5 || !h.parse(first[2:]) {
+		return NotMine
+	}
+	if !h.plain(dir) && (!usual || h.counts[0] != 1 || h.response() != (dir == ToClient)) {
 		return NotMine
 	}
 	return Mine

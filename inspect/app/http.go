@@ -50,6 +50,9 @@ func matchHTTP(flow Flow, dir Dir, first []byte) Verdict {
 	for blank < len(first) && (first[blank] == '\r' || first[blank] == '\n') {
 		blank++ // RFC 9112 section 2.2 has servers skip empty lines
 	}
+	if blank == maxPrefix {
+		return Mine // some servers skip any number
+	}
 	for i, c := range first[blank:] {
 		if c == ' ' || c == '\t' {
 			if i == 0 {

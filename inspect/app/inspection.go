@@ -15,11 +15,16 @@ type Inspection struct {
 
 	prefix    [2][maxPrefix]byte // of a stream, until an analyzer is chosen
 	prefixLen [2]uint8
+	strays    uint8 // datagrams that no analyzer has taken for its own
 }
 
 // maxPrefix bounds how many bytes of a stream an analyzer may ask for before it says
 // whether the protocol is its own.
 const maxPrefix = 24
+
+// maxStrays bounds how many datagrams are shown to analyzers that ask for more: one that
+// servers ignore, sent first, would hide all that follow otherwise.
+const maxStrays = 8
 
 // Start makes the inspection ready for a new flow.
 func (i *Inspection) Start(flow Flow) {
@@ -113,15 +118,36 @@ func (i *Inspection) choose(dir Dir, data []byte) bool {
 		case NotMine:
 			i.alive &^= 1 << k
 		case More:
-			if !stream || len(first) == maxPrefix {
+			if stream && len(first) == maxPrefix {
 				i.alive &^= 1 << k
 			}
 		}
+	}
+	if !stream {
+		i.stray()
 	}
 	if i.alive == 0 {
 		i.Facts.end()
 	}
 	return false
+}
+
+// stray counts a datagram that is nobody's. What only those analyzers could learn that
+// have left is final.
+func (i *Inspection) stray() {
+	if i.alive == 0 {
+		return
+	}
+	if i.strays++; i.strays == maxStrays {
+		i.alive = 0
+		i.Facts.Gap = true
+		return
+	}
+	for k, a := range All {
+		if i.alive>>k&1 == 0 {
+			i.Facts.settle(fieldSet(a.Fields))
+		}
+	}
 }
 
 // judge acts on a parser's verdict.

@@ -2,9 +2,12 @@ package app
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func TestFields(t *testing.T) {
@@ -129,6 +132,50 @@ func TestInspection(t *testing.T) {
 	i.Feed(ToServer, []byte("GET /other HTTP/1.1\r\n\r\n"))
 	if kept.HTTP.Path != "/kept" || i.Facts.HTTP.Path != "/other" {
 		t.Errorf("kept %q, now %q", kept.HTTP.Path, i.Facts.HTTP.Path)
+	}
+}
+
+// TestStrays sends datagrams that servers ignore, or requests in a form that only some
+// clients send, before or around what is looked for.
+func TestStrays(t *testing.T) {
+	query := packDNS(t, dnsmessage.Message{Questions: []dnsmessage.Question{dnsQuestion("hidden.example.", dnsmessage.TypeA)}})
+	initial := protect(t, 1, []byte("12345678"), nil, cryptoFrame(0, quicHello()), 0, minInitial)
+	junk := []chunk{{ToServer, []byte("?")}, {ToClient, []byte("!")}, {ToServer, slices.Repeat([]byte{0xff}, 1300)}}
+	for _, flow := range []Flow{dnsFlow, quicFlow} {
+		var i Inspection
+		i.Start(flow)
+		for _, c := range junk {
+			i.Feed(c.dir, c.data)
+		}
+		if f := &i.Facts; f.Done || !f.Final.Has(FieldTLSSNI) || f.Known.Has(FieldProto) {
+			t.Errorf("port %d: known %b, final %b", flow.ServerPort, f.Known, f.Final)
+		}
+	}
+	if f, _ := inspect(t, dnsFlow, append(junk, chunk{ToServer, query})); !slices.Equal(f.DNS.Names, []string{"hidden.example"}) {
+		t.Errorf("DNS: %+v", f)
+	}
+	if f, _ := inspect(t, quicFlow, append(junk, chunk{ToServer, initial})); f.Proto != ProtoQUIC || f.QUIC.SNI == "" {
+		t.Errorf("QUIC: %+v", f)
+	}
+	if f, _ := inspect(t, quicFlow, slices.Repeat(junk[:1], maxStrays)); !f.Done || !f.Gap {
+		t.Errorf("nothing but strays: %+v", f)
+	}
+
+	long := packDNS(t, dnsmessage.Message{
+		Questions:   []dnsmessage.Question{dnsQuestion("hidden.example.", dnsmessage.TypeA)},
+		Additionals: slices.Repeat([]dnsmessage.Resource{dnsRecord("a.", &dnsmessage.TXTResource{TXT: []string{strings.Repeat("x", 255)}})}, 30),
+	})
+	stream := append(binary.BigEndian.AppendUint16(nil, uint16(len(long))), long...)
+	for _, size := range []int{1, 100, len(stream)} {
+		if f, _ := inspect(t, dnsTCPFlow, cut([]chunk{{ToServer, stream}}, size)); !slices.Equal(f.DNS.Names, []string{"hidden.example"}) {
+			t.Errorf("a long query over TCP, %d bytes at a time: %+v", size, f)
+		}
+	}
+	blank := []chunk{request(strings.Repeat("\r\n", 40)+"GET / HTTP/1.1", "Host: hidden.example", "", "")}
+	for _, size := range []int{1, 30, 1000} {
+		if f, _ := inspect(t, httpFlow, cut(blank, size)); f.HTTP.Host != "hidden.example" {
+			t.Errorf("behind empty lines, %d bytes at a time: %+v", size, f)
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ const (
 	// minInitial is what a client's datagram with an initial packet has at least
 	// (RFC 9000 section 14.1). Servers drop shorter ones.
 	minInitial = 1200
+	portHTTPS  = 443
 )
 
 // quicPacket is a long header (RFC 9000 section 17.2) and where the rest of the packet
@@ -125,16 +126,20 @@ func quicInt(b []byte) (v uint64, n int) {
 	return v, n
 }
 
-// matchQUIC wants a datagram that a server would answer.
+// matchQUIC wants a datagram that a server would answer. On HTTP/3's port one that is
+// none may be followed by one that is: servers drop each by itself.
 func matchQUIC(flow Flow, dir Dir, first []byte) Verdict {
 	var p quicPacket
-	if flow.Transport != UDP || dir != ToServer || len(first) < minInitial || !p.parse(first) {
+	switch {
+	case flow.Transport != UDP:
 		return NotMine
+	case dir == ToServer && len(first) >= minInitial && p.parse(first) &&
+		(p.version == nil || p.kind != quicHandshake && p.kind != quicRetry):
+		return Mine
+	case flow.ServerPort == portHTTPS:
+		return More
 	}
-	if p.version != nil && (p.kind == quicHandshake || p.kind == quicRetry) {
-		return NotMine
-	}
-	return Mine
+	return NotMine
 }
 
 // quicParser puts the ClientHello together from the client's initial packets.

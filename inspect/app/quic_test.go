@@ -264,12 +264,12 @@ func TestQUICEnds(t *testing.T) {
 		gap    bool
 	}{
 		{"part", []chunk{{ToServer, part}}, ProtoQUIC, false, false},
-		{"too short to be answered", []chunk{{ToServer, part[:1199]}}, ProtoUnknown, true, false},
+		{"too short to be answered", []chunk{{ToServer, part[:1199]}}, ProtoUnknown, false, false},
 		{"part again and again", slices.Repeat([]chunk{{ToServer, part}}, maxQUICDatagrams), ProtoQUIC, true, true},
 		{"too far", []chunk{{ToServer, protect(t, 1, dcid, nil, cryptoFrame(maxHello, []byte{1}), 0, minInitial)}}, ProtoQUIC, true, true},
 		{"no hello", []chunk{{ToServer, protect(t, 1, dcid, nil, cryptoFrame(0, []byte{2, 0, 0, 1, 0}), 0, minInitial)}}, ProtoQUIC, true, true},
-		{"server first", []chunk{{ToClient, part}}, ProtoUnknown, true, false},
-		{"of no known version", []chunk{{ToServer, append([]byte{0xc3, 'Q', '0', '4', '6'}, part[5:]...)}}, ProtoUnknown, true, false},
+		{"server first", []chunk{{ToClient, part}}, ProtoUnknown, false, false},
+		{"of no known version", []chunk{{ToServer, append([]byte{0xc3, 'Q', '0', '4', '6'}, part[5:]...)}}, ProtoUnknown, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f, _ := inspect(t, quicFlow, test.chunks)

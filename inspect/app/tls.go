@@ -42,29 +42,41 @@ var (
 )
 
 const (
+	recordAlert     = 21
 	recordHandshake = 22
 	recordHeader    = 5
-	maxRecord       = 1<<14 + 256 // RFC 8446 section 5.2
+	alertWarning    = 1
+	// maxRecordMajor bounds the record's major version. It is to be ignored (RFC 8446
+	// section 5.1): OpenSSL wants 3 and any minor one, crypto/tls less than 16.
+	maxRecordMajor = 15
+	maxRecord      = 1<<14 + 256 // RFC 8446 section 5.2
 )
 
-// matchTLS wants a record that begins with a hello. SSLv2 hellos, which no server
-// takes any more, have another form and are nobody's.
+// matchTLS wants a record that begins with a hello, or what servers skip before it: a
+// warning (crypto/tls), an empty record (OpenSSL). SSLv2 hellos, which no server takes
+// any more, have another form and are nobody's.
 func matchTLS(flow Flow, _ Dir, first []byte) Verdict {
 	if flow.Transport != TCP {
 		return NotMine
 	}
-	if len(first) > 0 && first[0] != recordHandshake ||
-		len(first) > 1 && first[1] != 3 ||
-		len(first) > 2 && first[2] > 4 {
+	if len(first) > 0 && first[0] != recordHandshake && first[0] != recordAlert ||
+		len(first) > 1 && first[1] > maxRecordMajor {
 		return NotMine
 	}
-	if len(first) < recordHeader+1 {
+	if len(first) < recordHeader {
 		return More
 	}
-	if length := binary.BigEndian.Uint16(first[3:]); length == 0 || length > maxRecord {
+	length := binary.BigEndian.Uint16(first[3:])
+	switch alert := first[0] == recordAlert; {
+	case alert && length != 2 || length > maxRecord:
 		return NotMine
-	}
-	if kind := first[recordHeader]; kind != msgClientHello && kind != msgServerHello {
+	case length == 0:
+		return Mine
+	case len(first) == recordHeader:
+		return More
+	case alert && first[recordHeader] == alertWarning:
+		return Mine
+	case alert || first[recordHeader] != msgClientHello && first[recordHeader] != msgServerHello:
 		return NotMine
 	}
 	return Mine
@@ -144,9 +156,18 @@ func (s *tlsSide) read(data []byte) (message []byte, ok bool) {
 			}
 			s.headerN = 0
 			s.left = int(binary.BigEndian.Uint16(s.header[3:]))
-			if s.header[0] != recordHandshake || s.header[1] != 3 || s.left == 0 || s.left > maxRecord {
+			alert := s.header[0] == recordAlert && s.left == 2
+			if s.header[0] != recordHandshake && !alert || s.header[1] > maxRecordMajor || s.left > maxRecord {
 				return nil, false
 			}
+			continue
+		}
+		if s.header[0] == recordAlert {
+			if s.left == 2 && data[0] != alertWarning {
+				return nil, false
+			}
+			s.left--
+			data = data[1:]
 			continue
 		}
 		part := data[:min(s.left, len(data))]

@@ -255,6 +255,42 @@ func TestTLSRecords(t *testing.T) {
 	}
 }
 
+// TestTLSSkipped has before and between the records of a ClientHello what servers do not
+// mind, so that it must not hide the hello.
+func TestTLSSkipped(t *testing.T) {
+	hello := makeHello(0x0303, []uint16{0x1301}, []uint16{0, 43}, "hidden.example", nil, nil, []uint16{0x0304})
+	const warning = "\x15\x03\x01\x00\x02\x01\x70" // unrecognized_name
+	const empty = "\x16\x03\x01\x00\x00"
+	whole := string(record(hello))
+	first, second := string(record(hello[:9])), string(record(hello[9:]))
+	for name, stream := range map[string]string{
+		"minor version 255":   "\x16\x03\xff" + whole[3:],
+		"major version 5":     "\x16\x05\x05" + whole[3:],
+		"a warning":           warning + whole,
+		"many warnings":       strings.Repeat(warning, 10) + whole,
+		"a warning within":    first + warning + second,
+		"empty records":       strings.Repeat(empty, 10) + whole,
+		"empty record within": first + empty + second,
+	} {
+		for _, size := range []int{1, 7, len(stream)} {
+			chunks := cut([]chunk{{ToServer, []byte(stream)}}, size)
+			if f, _ := inspect(t, tcpFlow, chunks); f.Proto != ProtoTLS || f.TLS.SNI != "hidden.example" || f.Gap {
+				t.Errorf("%s, %d bytes at a time: %v %q, gap %v", name, size, f.Proto, f.TLS.SNI, f.Gap)
+			}
+		}
+	}
+	// Servers that do not know the name warn before their hello.
+	answer := string(append([]byte{0x16, 3, 3, 0, 42, 2, 0, 0, 38, 3, 3}, make([]byte, 36)...))
+	f, _ := inspect(t, tcpFlow, []chunk{{ToServer, []byte(whole)}, {ToClient, []byte(warning + answer)}})
+	if f.Gap || f.TLS.ServerVersion != 0x0303 {
+		t.Errorf("hello behind a warning: version %#x, gap %v", f.TLS.ServerVersion, f.Gap)
+	}
+	const fatal = "\x15\x03\x03\x00\x02\x02\x28"
+	if f, _ := inspect(t, tcpFlow, []chunk{{ToServer, []byte(whole)}, {ToClient, []byte(fatal)}}); !f.Done {
+		t.Error("more is expected behind a fatal alert")
+	}
+}
+
 func TestTLSEnds(t *testing.T) {
 	chunks, _ := handshake(t, &tls.Config{ServerName: "www.example"}, &tls.Config{})
 	hello := chunks[0].data
@@ -275,7 +311,7 @@ func TestTLSEnds(t *testing.T) {
 		{"answer in clear", []chunk{chunks[0], {ToClient, []byte("HTTP/1.1 400 Bad Request\r\n")}}, ProtoTLS, "www.example", true, true},
 		{"server first", []chunk{{ToClient, []byte("220 mail.example ESMTP\r\n")}, chunks[0]}, ProtoUnknown, "", true, false},
 		{"SSLv2", []chunk{{ToServer, sslv2}}, ProtoUnknown, "", true, false},
-		{"record without content", []chunk{{ToServer, unhex(t, "16 0301 0000 01")}}, ProtoUnknown, "", true, false},
+		{"record without content", []chunk{{ToServer, unhex(t, "16 0301 0000")}}, ProtoTLS, "", false, false},
 		{"more than a hello", []chunk{{ToServer, append(huge, make([]byte, 0x3fff)...)}}, ProtoTLS, "", false, true},
 		{"cut extension", []chunk{{ToServer, append(slices.Clone(hello[:len(hello)-1]), 0xff)}}, ProtoTLS, "www.example", false, false},
 	} {
