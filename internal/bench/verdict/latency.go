@@ -81,6 +81,8 @@ func (s *setup) mostAccepted(ctx context.Context, c *contestant) (float64, error
 
 // paced sends at a rate and returns each arrived datagram's time on its way.
 func (s *setup) paced(ctx context.Context, c *contestant, rate float64) (times []time.Duration, sent int, err error) {
+	s.fifo = s.realtime
+	defer func() { s.fifo = false }()
 	if c.command != nil {
 		r, err := c.start(ctx, s)
 		if err != nil {
