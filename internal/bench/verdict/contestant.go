@@ -199,7 +199,7 @@ func (c *contestant) start(ctx context.Context, s *setup) (*running, error) {
 	}
 	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = &r.stderr
-	if err := s.reader().start(r.cmd, s.readCPU, s.fifo); err != nil {
+	if err := s.reader().start(r.cmd, s.readCPU); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
 	go func() {

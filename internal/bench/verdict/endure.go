@@ -208,6 +208,7 @@ func (e *endured) send(ctx context.Context, s *setup, l load, rate float64, sink
 			times = in.read(sink, since, times)
 		}
 		if e.packets%probes == 0 {
+			times = in.read(sink, since, times) // also when there is never time to spare
 			binary.LittleEndian.PutUint64(payload, uint64(time.Now().UnixNano()))
 			e.probes++
 			if _, err := unix.Write(fds[0], payload); err != nil {

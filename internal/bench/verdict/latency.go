@@ -81,8 +81,6 @@ func (s *setup) mostAccepted(ctx context.Context, c *contestant) (float64, error
 
 // paced sends at a rate and returns each arrived datagram's time on its way.
 func (s *setup) paced(ctx context.Context, c *contestant, rate float64) (times []time.Duration, sent int, err error) {
-	s.fifo = s.realtime
-	defer func() { s.fifo = false }()
 	if c.command != nil {
 		r, err := c.start(ctx, s)
 		if err != nil {
@@ -112,6 +110,9 @@ func (s *setup) paced(ctx context.Context, c *contestant, rate float64) (times [
 		for n := 0; time.Since(start) < s.warm+s.time && ctx.Err() == nil; n++ {
 			due := start.Add(time.Duration(float64(n) / rate * 1e9))
 			for time.Now().Before(due) {
+				times = in.read(sink, start.Add(s.warm).UnixNano(), times)
+			}
+			if n%32 == 0 { // also when there is never time to spare
 				times = in.read(sink, start.Add(s.warm).UnixNano(), times)
 			}
 			now := time.Now()

@@ -37,8 +37,6 @@ type setup struct {
 	size       int // of a datagram's payload
 	flows      int
 	gro        bool
-	realtime   bool
-	fifo       bool // contestants run at real-time priority now
 	shortcut   bool // decided flows leave the queue
 	hooks      []string
 	hook       string // of the queue: output (of the sender) or input (of the receiver)
@@ -71,7 +69,6 @@ func main() {
 	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
 	flag.IntVar(&s.burst, "burst", 32, "datagrams that the sender hands to the kernel at once")
 	flag.BoolVar(&s.gro, "gro", false, "let the receiver's device join a flow's datagrams (rx-udp-gro-forwarding, Linux 5.12)")
-	flag.BoolVar(&s.realtime, "realtime", false, "run contestants at real-time priority while latency is measured: for machines that have other work")
 	hooks := flag.String("hook", "output,input", "where the queue is: output (of the sender), input (of the receiver)")
 	flag.IntVar(&s.flows, "flows", 64, "flows of the sender")
 	var rivals rivals

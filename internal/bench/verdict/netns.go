@@ -68,19 +68,13 @@ func (n *netns) goOn(cpu int, f func() error) <-chan error {
 
 // start starts a command in the namespace, pinned to a core, which is killed at the
 // latest when this process ends.
-func (n *netns) start(cmd *exec.Cmd, cpu int, realtime bool) error {
+func (n *netns) start(cmd *exec.Cmd, cpu int) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return n.do(func() error {
 		if err := pin(cpu); err != nil {
 			return err
 		}
 		defer unpin()
-		if realtime {
-			if err := schedule(unix.SCHED_FIFO, 1); err != nil {
-				return err
-			}
-			defer schedule(unix.SCHED_NORMAL, 0)
-		}
 		return cmd.Start()
 	})
 }
@@ -235,15 +229,6 @@ func pin(cpu int) error {
 		return fmt.Errorf("pin to core %d: %w", cpu, err)
 	}
 	return unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-}
-
-// schedule sets the policy of the calling thread and of what it starts.
-func schedule(policy, priority uint32) error {
-	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority}
-	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
-		return fmt.Errorf("set the scheduling policy: %w", err)
-	}
-	return nil
 }
 
 func unpin() {
