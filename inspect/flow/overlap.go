@@ -9,7 +9,14 @@ import (
 func (s *Stream) insert(seq, first uint32, data []byte, lost int, l *Limits, r Reader) {
 	end := seq + uint32(len(data)+lost)
 	for !s.reserve(seq, end, len(data), l) {
-		// No room: the hole before what waits is given up, so that what waits can be
+		// No room: what lies farther than the new segment goes first, as in Linux's
+		// tcp_prune_ofo_queue(), so that nobody fills it with what is never reached.
+		if n := len(s.waiting); n > 0 && int32(s.waiting[n-1].seq-end) >= 0 {
+			s.waiting = slices.Delete(s.waiting, n-1, n)
+			s.settle(l)
+			continue
+		}
+		// Then the hole before what waits is given up, so that what waits can be
 		// read and needs no room any more.
 		if len(s.waiting) == 0 {
 			if n := int32(seq - s.next); n > 0 {

@@ -77,16 +77,37 @@ const (
 	sideSYN
 	sideACK // a segment with ACK and without SYN
 	sideFIN
+	sideAnswer // a SYN/ACK, which says where the other side begins
 )
 
 // resetWindow bounds how far an RST may lie from what its sender sent last: window
 // scaling is not followed, and the common largest receive buffers are a few MiB.
 const resetWindow = 4 << 20
 
-// reopens tells whether p begins a new connection on the ports of one that is over.
-func (t *tcpTrack) reopens(s State, p *packet.Packet) bool {
-	return p.TCP.Flags&(packet.SYN|packet.ACK|packet.RST) == packet.SYN &&
-		(s == Closed || s == Closing && t.seen[0]&t.seen[1]&sideFIN != 0)
+// reopens tells whether p begins a new connection on the ports of one that is over,
+// or that was taken for one the other way around. Whether a connection whose end was
+// not seen is over only its server can tell: by a SYN/ACK with other numbers.
+func (t *tcpTrack) reopens(s State, dir Dir, p *packet.Packet) bool {
+	switch p.TCP.Flags & (packet.SYN | packet.ACK | packet.RST) {
+	case packet.SYN:
+		return s == Closed || s == Closing && t.seen[0]&t.seen[1]&sideFIN != 0 ||
+			s == Half && dir == Reply && t.seen[Original]&sideSYN == 0
+	case packet.SYN | packet.ACK:
+		return dir == Reply && s != Half && p.TCP.Seq+1 != t.first[Reply] && p.TCP.Ack != t.first[Original]
+	}
+	return false
+}
+
+// knocks tells whether p is a SYN that may begin a new connection, if its receiver
+// knows that this one is over.
+func (t *tcpTrack) knocks(s State, dir Dir, p *packet.Packet) bool {
+	return p.TCP.Flags&(packet.SYN|packet.ACK|packet.RST) == packet.SYN && s != Half &&
+		(t.seen[dir]&sideSYN == 0 || p.TCP.Seq+1 != t.first[dir])
+}
+
+// unread tells that a packet's receiver does not look at its transport header.
+func unread(p *packet.Packet) bool {
+	return p.Anomalies&(packet.BadChecksum|packet.BadIPChecksum) != 0
 }
 
 // advance takes in a segment and returns the state that the connection is in then.
@@ -116,7 +137,9 @@ func (t *tcpTrack) advance(s State, dir Dir, p *packet.Packet) State {
 	bits := sideAny
 	if flags&packet.SYN != 0 {
 		bits |= sideSYN
-		t.synchronize(dir, p)
+		if t.synchronize(dir, p) {
+			bits |= sideAnswer
+		}
 	} else if flags&packet.ACK != 0 {
 		bits |= sideACK
 	}
@@ -145,13 +168,16 @@ func (t *tcpTrack) advance(s State, dir Dir, p *packet.Packet) State {
 
 // synchronize takes in a SYN or SYN/ACK. Of several SYNs with different numbers, some
 // of which the other side may never have seen, it is the answered one that counts.
-func (t *tcpTrack) synchronize(dir Dir, p *packet.Packet) {
-	if t.seen[1-dir]&sideSYN == 0 || t.seen[dir]&(sideSYN|sideACK) == 0 {
+// It tells whether p is the answer.
+func (t *tcpTrack) synchronize(dir Dir, p *packet.Packet) bool {
+	if t.seen[1-dir]&sideAnswer == 0 && (t.seen[1-dir]&sideSYN == 0 || t.seen[dir]&(sideSYN|sideACK) == 0) {
 		t.first[dir] = p.TCP.Seq + 1
 	}
-	if t.seen[1-dir]&sideSYN != 0 && t.seen[dir]&sideSYN == 0 && p.TCP.Flags&packet.ACK != 0 {
+	if t.seen[dir]&sideSYN == 0 && p.TCP.Flags&packet.ACK != 0 && (t.seen[1-dir] == 0 || t.seen[1-dir]&sideSYN != 0) {
 		t.first[1-dir] = p.TCP.Ack
+		return true
 	}
+	return false
 }
 
 // acknowledges tells whether p, now that both sides were seen, proves that its

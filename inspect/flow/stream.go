@@ -237,8 +237,7 @@ func (s *Stream) Close(l *Limits) {
 	if l.Budget != nil && s.held > 0 {
 		l.Budget.Give(s.held)
 	}
-	*s = Stream{waiting: s.waiting[:0]}
-	clear(s.waiting[:cap(s.waiting)])
+	*s = Stream{}
 }
 
 func (s *Stream) deliver(data []byte, lost int, r Reader) {
@@ -274,6 +273,9 @@ func (s *Stream) drain(l *Limits, r Reader) {
 	}
 	if n > 0 {
 		s.waiting = slices.Delete(s.waiting, 0, n)
+		if len(s.waiting) == 0 {
+			s.waiting = nil // what is empty is not counted, so it holds nothing
+		}
 		s.settle(l)
 	}
 }

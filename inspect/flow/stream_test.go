@@ -152,6 +152,23 @@ func TestStreamBounds(t *testing.T) {
 	}
 }
 
+// TestStreamRoom: segments that the receiver is far from reading take no room from
+// those that it is about to read.
+func TestStreamRoom(t *testing.T) {
+	var s flow.Stream
+	var got sink
+	l := &flow.Limits{MaxSegments: 8}
+	s.Add(flow.Segment{Seq: 99, SYN: true}, l, &got)
+	for i := range uint32(8) {
+		s.Add(flow.Segment{Seq: 1<<29 + 2*i, Data: []byte("x")}, l, &got)
+	}
+	s.Add(flow.Segment{Seq: 102, Data: []byte("cd")}, l, &got)
+	s.Add(flow.Segment{Seq: 100, Data: []byte("ab")}, l, &got)
+	if got.String() != "abcd" {
+		t.Errorf("read %d bytes", got.Len())
+	}
+}
+
 // model is a stream kept byte by byte.
 type model struct {
 	policy flow.Policy

@@ -41,9 +41,15 @@ type Flow[V any] struct {
 func (f *Flow[V]) State() State { return f.state }
 
 // FirstSeq returns the sequence number of the first byte of a side of a TCP
-// connection; ok is false when its SYN was not seen.
+// connection; ok is false when neither its SYN nor the answer to that was seen.
 func (f *Flow[V]) FirstSeq(d Dir) (seq uint32, ok bool) {
-	return f.tcp.first[d], f.tcp.seen[d]&sideSYN != 0
+	return f.tcp.first[d], f.tcp.seen[d]&sideSYN != 0 || f.tcp.seen[1-d]&sideAnswer != 0
+}
+
+// NextSeq returns the sequence number after the last byte that a side of a TCP
+// connection was seen to send; ok is false when nothing of that side was seen.
+func (f *Flow[V]) NextSeq(d Dir) (seq uint32, ok bool) {
+	return f.tcp.next[d], f.tcp.seen[d] != 0
 }
 
 // Tuple returns who talks to whom, in the original direction. It has no ports where
@@ -143,6 +149,10 @@ type Ref[V any] struct {
 	Dir Dir
 	// Created tells that the packet began the flow.
 	Created bool
+	// Knocks tells that the packet is a SYN of another connection on the ports of this
+	// one, whose end was not seen. If its receiver answers it, the answer begins
+	// another flow; until then this one is as it was.
+	Knocks bool
 
 	shard *shard[V]
 }
@@ -159,7 +169,8 @@ func (r Ref[V]) Remove(why Reason) { r.shard.remove(r.shard.id(r.Flow), why) }
 
 // Track returns the flow that p belongs to, made if it is not there, and counts p
 // in. The first packet's direction is the original one, unless it is a SYN/ACK. The time now is in nanoseconds of any clock that does not run backwards. With
-// each packet at most a few flows that have timed out are removed.
+// each packet at most a few flows that have timed out are removed. A TCP segment that
+// was found to have a bad checksum tells nothing of its connection.
 func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 	k, swapped, ok := KeyOf(p)
 	if !ok {
@@ -172,11 +183,11 @@ func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 	created := false
 	if id != 0 {
 		f := s.at(id)
-		switch {
+		switch dir := f.dir(swapped); {
 		case now-f.Seen >= s.lists[f.state].timeout:
 			s.remove(id, Expired)
 			id = 0
-		case k.Proto() == packet.ProtoTCP && f.tcp.reopens(f.state, p):
+		case k.Proto() == packet.ProtoTCP && !unread(p) && f.tcp.reopens(f.state, dir, p):
 			s.remove(id, Reopened)
 			id = 0
 		}
@@ -187,15 +198,16 @@ func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 		id = s.create(hash, &k, swapped != answer, now)
 	}
 	f := s.at(id)
-	dir := Original
-	if f.swapped != swapped {
-		dir = Reply
-	}
+	dir := f.dir(swapped)
 	f.Seen = now
 	f.Packets[dir]++
 	f.Bytes[dir] += uint64(p.Len)
 	state := f.state
+	knocks := false
 	switch {
+	case k.Proto() == packet.ProtoTCP && unread(p):
+	case k.Proto() == packet.ProtoTCP && f.tcp.knocks(state, dir, p):
+		knocks = true
 	case k.Proto() == packet.ProtoTCP:
 		state = f.tcp.advance(state, dir, p)
 	case dir == Reply:
@@ -204,7 +216,16 @@ func (t *Table[V]) Track(p *packet.Packet, now int64) Ref[V] {
 	if state != f.state || ticks(now)-f.stamp > s.lists[state].lag {
 		s.move(id, state, now)
 	}
-	return Ref[V]{Flow: f, Dir: dir, Created: created, shard: s}
+	return Ref[V]{Flow: f, Dir: dir, Created: created, Knocks: knocks, shard: s}
+}
+
+// dir returns the direction of a packet whose source is the key's higher endpoint if
+// swapped.
+func (f *Flow[V]) dir(swapped bool) Dir {
+	if f.swapped != swapped {
+		return Reply
+	}
+	return Original
 }
 
 // Lookup returns the flow that p belongs to, if the table has it, and changes
@@ -218,11 +239,7 @@ func (t *Table[V]) Lookup(p *packet.Packet, now int64) Ref[V] {
 	s.mu.Lock()
 	if id := s.find(hash, &k); id != 0 {
 		if f := s.at(id); now-f.Seen < s.lists[f.state].timeout {
-			dir := Original
-			if f.swapped != swapped {
-				dir = Reply
-			}
-			return Ref[V]{Flow: f, Dir: dir, shard: s}
+			return Ref[V]{Flow: f, Dir: f.dir(swapped), shard: s}
 		}
 	}
 	s.mu.Unlock()

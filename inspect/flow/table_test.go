@@ -257,8 +257,8 @@ func TestSYNACKFirst(t *testing.T) {
 	if seq, ok := r.Flow.FirstSeq(flow.Reply); seq != 501 || !ok {
 		t.Errorf("first byte %d, %t", seq, ok)
 	}
-	if _, ok := r.Flow.FirstSeq(flow.Original); ok {
-		t.Error("first byte of a side that was not seen")
+	if seq, ok := r.Flow.FirstSeq(flow.Original); seq != 101 || !ok {
+		t.Errorf("first byte of the side that was answered: %d, %t", seq, ok)
 	}
 	r.Release()
 	r = table.Track(e.tcp(packet.ACK, 101, 501, ""), 1)
@@ -304,6 +304,44 @@ func TestReopen(t *testing.T) {
 	r.Release()
 	if n := table.Stats().Flows; n != 0 {
 		t.Errorf("%d flows after Remove", n)
+	}
+}
+
+// TestPortsUsedAgain: a connection whose end was not seen, as the kernel took it out of
+// the queue, does not lend its flow to the next one on its ports.
+func TestPortsUsedAgain(t *testing.T) {
+	table := flow.NewTable(flow.Config[int]{})
+	e := ends{src: 1, dst: 2, sport: 40000, dport: 80}
+	bad := func(p *packet.Packet) *packet.Packet { p.Anomalies |= packet.BadChecksum; return p }
+	for i, s := range []struct {
+		p              *packet.Packet
+		created, knock bool
+		state          flow.State
+	}{
+		{bad(e.tcp(packet.SYN|packet.ACK, 1, 1, "")), true, false, flow.Half},
+		{e.tcp(packet.SYN, 100, 0, ""), true, false, flow.Half},
+		{e.back().tcp(packet.SYN|packet.ACK, 500, 101, ""), false, false, flow.Half},
+		{e.tcp(packet.ACK, 101, 501, "x"), false, false, flow.Established},
+		{bad(e.tcp(packet.RST, 102, 0, "")), false, false, flow.Established},
+		{e.tcp(packet.SYN, 100, 0, ""), false, false, flow.Established},
+		{e.back().tcp(packet.SYN|packet.ACK, 500, 101, ""), false, false, flow.Established},
+		{e.tcp(packet.SYN, 9000, 0, ""), false, true, flow.Established},
+		{e.back().tcp(packet.ACK, 501, 102, ""), false, false, flow.Established}, // a challenge
+		{e.tcp(packet.SYN|packet.ACK, 9000, 7, ""), false, false, flow.Established},
+		{e.back().tcp(packet.SYN|packet.ACK, 800, 9001, ""), true, false, flow.Half},
+		{e.tcp(packet.ACK, 9001, 801, "x"), false, false, flow.Established},
+	} {
+		r := table.Track(s.p, int64(i))
+		if r.Created != s.created || r.Knocks != s.knock || r.Flow.State() != s.state {
+			t.Errorf("packet %d: created %t, knocks %t, %v", i, r.Created, r.Knocks, r.Flow.State())
+		}
+		if i > 0 && (r.Flow.Tuple().SrcPort != 40000) {
+			t.Errorf("packet %d: %v", i, r.Flow.Tuple())
+		}
+		if seq, ok := r.Flow.FirstSeq(flow.Original); i > 9 && (seq != 9001 || !ok) {
+			t.Errorf("packet %d: first byte %d, %t", i, seq, ok)
+		}
+		r.Release()
 	}
 }
 
