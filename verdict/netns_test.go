@@ -87,14 +87,6 @@ func in[T any](n *namespace, f func() (T, error)) T {
 	return v
 }
 
-// start starts a process in the namespace, and kills it at the end.
-func (n *namespace) start(cmd *exec.Cmd) {
-	n.t.Helper()
-	n.must(cmd.Start)
-	var once sync.Once
-	n.t.Cleanup(func() { once.Do(func() { cmd.Process.Kill(); cmd.Wait() }) })
-}
-
 func (n *namespace) dial(network, address string, timeout time.Duration) (net.Conn, error) {
 	var conn net.Conn
 	var err error
