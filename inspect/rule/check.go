@@ -74,9 +74,9 @@ func (v *vocabulary) check(text string) (checked, []complaint) {
 	parsed, issues := v.env.Parse(text)
 	if issues.Err() != nil {
 		first := issues.Errors()[0] // those that follow are mostly its consequences
-		return checked{}, []complaint{{first.Location.Line(), first.Location.Column(), parseMessage(text, first.Message)}}
+		return checked{}, []complaint{{first.Location.Line(), first.Location.Column(), parseMessage(text, first)}}
 	}
-	r := &resolver{vocabulary: v, ast: parsed.NativeRep(), fac: celast.NewExprFactory()}
+	r := &resolver{vocabulary: v, ast: parsed.NativeRep(), fac: celast.NewExprFactory(), elements: map[string]string{}}
 	r.nextID = celast.MaxID(r.ast)
 	r.walk(r.ast.Expr(), nil)
 	if len(r.complaints) > 0 {
@@ -97,11 +97,14 @@ func (v *vocabulary) check(text string) (checked, []complaint) {
 
 var callOfIn = regexp.MustCompile(`\.\s*in\s*\(`)
 
-func parseMessage(text, message string) string {
+func parseMessage(text string, e *cel.Error) string {
 	if callOfIn.MatchString(text) {
 		return `in is an operator, not a function: write ip.src in "10.0.0.0/8" or ip.src in list.name`
 	}
-	message, _, _ = strings.Cut(message, " expecting ")
+	if advice := syntaxAdvice(text, offsetOf(text, e.Location.Line(), e.Location.Column())); advice != "" {
+		return advice
+	}
+	message, _, _ := strings.Cut(e.Message, " expecting ")
 	return strings.Replace(message, "Syntax error: ", "syntax error: ", 1)
 }
 
@@ -118,9 +121,9 @@ func (v *vocabulary) checkMessage(message string) string {
 			name = symbol
 		}
 		if target, rest, member := strings.Cut(args, ".("); member {
-			return fmt.Sprintf("there is no %s.%s(%s", target, name, rest)
+			return fmt.Sprintf("there is no %s.%s(%s%s", target, name, rest, memberAdvice(target))
 		}
-		return fmt.Sprintf("%s does not apply to %s", name, args)
+		return fmt.Sprintf("%s does not apply to %s%s", name, args, typeAdvice(args))
 	}
 	if m := undeclared.FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("there is no function %s%s", m[1], suggest(m[1], v.functions()))

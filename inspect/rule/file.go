@@ -112,8 +112,10 @@ func (r *reader) file(s *Set, body ast.Node) {
 		r.problems.add(1, 1, "there is no default: write default: accept or default: drop")
 	}
 	if e, ok := by["pending"]; ok {
-		s.pending = r.verdict(e.value)
-		if s.pending.Kind > Drop {
+		switch text, ok := r.scalar(e.value, "pending"); {
+		case text == "drop":
+			s.pending.Kind = Drop
+		case ok && text != "accept":
 			r.complain(e.value, "pending is accept or drop")
 		}
 	}

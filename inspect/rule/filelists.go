@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"regexp"
-	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -47,8 +46,8 @@ func (r *reader) list(e entry) any {
 			continue
 		}
 		if add == nil {
-			switch _, _, portErr := parsePorts(text); {
-			case portErr == nil:
+			switch {
+			case looksLikePorts.MatchString(text):
 				list = func() any { return ports }
 				add = func(text string) error {
 					first, last, err := parsePorts(text)
@@ -57,7 +56,7 @@ func (r *reader) list(e entry) any {
 					}
 					return err
 				}
-			case looksLikeNetwork(text):
+			case looksLikeNetwork.MatchString(text):
 				list = func() any { return newAddrSet(prefixes) }
 				add = func(text string) error {
 					p, err := parsePrefix(text)
@@ -83,14 +82,12 @@ func (r *reader) list(e entry) any {
 	return list()
 }
 
-// looksLikeNetwork tells what is meant for an address from a domain.
-func looksLikeNetwork(text string) bool {
-	if strings.ContainsAny(text, "/:") {
-		return true
-	}
-	_, err := netip.ParseAddr(text)
-	return err == nil
-}
+// What is meant for ports or an address, though it may be wrong, is told from a domain:
+// those do not end with a number.
+var (
+	looksLikePorts   = regexp.MustCompile(`^\d+\s*(-\s*\d+)?$`)
+	looksLikeNetwork = regexp.MustCompile(`[/:]|(^|\.)\d+$`)
+)
 
 var patternKinds = map[string]app.Kind{"literal": app.Literal, "fold": app.Fold, "hex": app.Hex, "regexp": app.Regexp}
 

@@ -23,6 +23,7 @@ type resolver struct {
 	ast        *celast.AST
 	fac        celast.ExprFactory
 	nextID     int64
+	elements   map[string]string // variables of exists and all: whose elements they are
 	complaints []complaint
 }
 
@@ -56,6 +57,7 @@ func (r *resolver) walk(e celast.Expr, bound []string) {
 	case celast.ComprehensionKind:
 		c := e.AsComprehension()
 		r.walk(c.IterRange(), bound)
+		r.elements[c.IterVar()], _ = dotted(c.IterRange())
 		r.walk(c.AccuInit(), bound)
 		bound = append(slices.Clip(bound), c.AccuVar(), c.IterVar())
 		if c.HasIterVar2() {
@@ -123,13 +125,18 @@ func (r *resolver) name(e celast.Expr, bound []string) {
 		r.complain(first, "%s alone is nothing, it has %s", name, strings.Join(vars.group(name), ", "))
 	case rest != "" && slices.Contains(vars.groups, group):
 		hint := suggest(name, vars.group(group))
-		if hint == "" {
+		switch {
+		case rest == "port" && vars.byName[group+".dport"] != nil:
+			hint = fmt.Sprintf("; write %s.dport for the server's, %s.sport for the client's", group, group)
+		case hint == "":
 			hint = "; " + group + " has " + strings.Join(vars.group(group), ", ")
 		}
 		r.complain(first, "there is no variable %s%s", name, hint)
 	default:
 		hint := suggest(name, vars.names)
-		if hint == "" && rest == "" {
+		if ending := vars.ending(name); len(ending) > 0 {
+			hint = fmt.Sprintf("; did you mean %s?", strings.Join(ending, " or "))
+		} else if hint == "" && rest == "" {
 			hint = fmt.Sprintf("; a text is written in quotes: %q", name)
 		}
 		r.complain(first, "there is no variable %s%s", name, hint)
@@ -145,6 +152,17 @@ func (t *variableTable) group(name string) []string {
 		}
 	}
 	return in
+}
+
+// ending are the variables whose last part is name.
+func (t *variableTable) ending(name string) []string {
+	var of []string
+	for _, n := range t.names {
+		if strings.HasSuffix(n, "."+name) {
+			of = append(of, n)
+		}
+	}
+	return of
 }
 
 func (r *resolver) call(e celast.Expr, bound []string) {
@@ -164,10 +182,20 @@ func (r *resolver) call(e celast.Expr, bound []string) {
 	}
 	switch {
 	case len(args) == 2 && comparisons[function]:
+		r.hostName(function, args[0], args[1])
+		r.hostName(function, args[1], args[0])
 		r.compare(function, args[0], args[1])
 		r.compare(function, args[1], args[0])
 	case function == operators.In && len(args) == 2:
+		r.hostName(function, args[1], args[0])
+		if args[1].Kind() == celast.ListKind {
+			for _, x := range args[1].AsList().Elements() {
+				r.hostName(function, args[0], x)
+			}
+		}
 		r.membership(args[0], args[1])
+	case c.IsMemberFunction() && len(args) == 1 && function != "matches":
+		r.hostName(function, c.Target(), args[0])
 	case (function == "ip" || function == "cidr") && len(args) == 1:
 		r.addresses(function, args[0])
 	case function == "matches" && len(args) > 0:

@@ -65,7 +65,7 @@ func (r *reader) parse() (body ast.Node) {
 		line, column, message := 1, 1, err.Error()
 		var yamlErr yaml.Error
 		if errors.As(err, &yamlErr) {
-			message = yamlErr.GetMessage()
+			message = yamlMessage(yamlErr.GetMessage())
 			if t := yamlErr.GetToken(); t != nil && t.Position != nil {
 				line, column = t.Position.Line, t.Position.Column
 			}
@@ -83,6 +83,19 @@ func (r *reader) parse() (body ast.Node) {
 		}
 	}
 	return body
+}
+
+// yamlMessage adds to what the YAML library says what mostly is the reason.
+func yamlMessage(message string) string {
+	switch {
+	case strings.HasPrefix(message, "mapping value is not allowed"):
+		return message + ": is this line, or the next, indented otherwise than those beside it? A text that has a colon and a space in it is written in quotes"
+	case strings.HasPrefix(message, "found character '\t'"):
+		return "a tab: YAML is indented with spaces"
+	case strings.HasPrefix(message, "value is not allowed in this context"):
+		return `something follows the closing quote: a condition that begins with a quote is written in other quotes as a whole, '"a" in dns.names'`
+	}
+	return message
 }
 
 // excess finds what the YAML library, whose time and stack grow with nesting and with
@@ -247,7 +260,7 @@ func (r *reader) refuse(n ast.Node) bool {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
 		r.complain(n, "anchors, aliases and merge keys are not used in rule files; name a list instead")
 	case *ast.TagNode:
-		r.complain(n, "tags are not used in rule files")
+		r.complain(n, "tags are not used in rule files; a text that begins with ! is written in quotes")
 	case *ast.MappingKeyNode:
 		r.complain(n, "keys are plain names")
 	default:
