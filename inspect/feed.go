@@ -36,7 +36,7 @@ func (w *Worker) judgeSession(s *session, ref *flow.Ref[value], now int64) rule.
 	w.env.PatternsDone = !g.search || s.searched >= w.engine.cfg.Search
 
 	switch {
-	case s.over, p.Anomalies&(packet.BadChecksum|packet.BadIPChecksum|packet.BadHeaderLen) != 0:
+	case s.over, p.Anomalies&(packet.BadChecksum|packet.BadIPChecksum|packet.BadHeaderLen|packet.BadLen) != 0:
 		// The receiver does not read it, so neither does the inspection.
 	case p.Proto == packet.ProtoUDP:
 		if p.Fragment {
@@ -60,6 +60,21 @@ func (w *Worker) judgeSession(s *session, ref *flow.Ref[value], now int64) rule.
 func (fd *feed) segment(ref *flow.Ref[value]) rule.Outcome {
 	w, s, p, dir := fd.w, fd.s, &fd.w.packet, ref.Dir
 	limits := &w.engine.limits
+	flags := p.TCP.Flags
+	if s.syn.on {
+		if flags&packet.ACK != 0 && dir != s.syn.dir && int32(p.TCP.Ack-s.syn.end) >= 0 {
+			s.syn.on = false
+		} else if flags&packet.SYN != 0 || dir != s.syn.dir {
+			fd.restart()
+		}
+	}
+	if flags&packet.SYN != 0 && (p.PayloadLen == 0 || flags&packet.ACK != 0 || s.begun[dir]) ||
+		flags&packet.SYN == 0 && !acceptable(ref, p) {
+		if flags&packet.SYN != 0 && flags&packet.ACK != 0 {
+			fd.acknowledge(ref)
+		}
+		return fd.end()
+	}
 	seg := flow.Segment{
 		Seq: p.TCP.Seq, SYN: p.TCP.Flags&packet.SYN != 0, FIN: p.TCP.Flags&packet.FIN != 0,
 		Data: p.Payload, Len: p.PayloadLen,
@@ -86,10 +101,9 @@ func (fd *feed) segment(ref *flow.Ref[value]) rule.Outcome {
 		}
 		s.begun[d] = true
 	}
-	if p.TCP.Flags&packet.ACK != 0 {
-		fd.dir = 1 - dir
-		s.streams[1-dir].Ack(p.TCP.Ack, limits, fd)
-		fd.dir = dir
+	fd.acknowledge(ref)
+	if seg.SYN {
+		s.syn = syn{on: true, dir: dir, end: seg.Seq + 1 + uint32(seg.Len)}
 	}
 	s.streams[dir].Add(seg, limits, fd)
 	for d := range s.streams {
@@ -101,6 +115,43 @@ func (fd *feed) segment(ref *flow.Ref[value]) rule.Outcome {
 		s.held[dir].outcome.Log = false
 	}
 	return o
+}
+
+// acceptable tells whether a segment's receiver reads its payload: one that
+// acknowledges nothing, or what its receiver never sent, or what it sent longer ago
+// than a window, is dropped (RFC 9293, 3.10.7.4 and RFC 5961, 5).
+func acceptable(ref *flow.Ref[value], p *packet.Packet) bool {
+	if p.TCP.Flags&packet.ACK == 0 {
+		return false
+	}
+	sent, ok := ref.Flow.NextSeq(1 - ref.Dir)
+	if !ok {
+		return true
+	}
+	off := int32(p.TCP.Ack - sent)
+	return off <= 0 && off >= -1<<30
+}
+
+// acknowledge takes in what a segment acknowledges, as far as it was sent.
+func (fd *feed) acknowledge(ref *flow.Ref[value]) {
+	p := &fd.w.packet
+	if p.TCP.Flags&packet.ACK == 0 || !acceptable(ref, p) {
+		return
+	}
+	fd.dir = 1 - ref.Dir
+	fd.s.streams[fd.dir].Ack(p.TCP.Ack, &fd.w.engine.limits, fd)
+	fd.dir = ref.Dir
+}
+
+// restart forgets what was learnt of a SYN's payload.
+func (fd *feed) restart() {
+	w, s := fd.w, fd.s
+	s.close(&w.engine.limits)
+	w.start(s)
+	s.scan, s.searched = app.Scan{}, 0
+	s.begun, s.lost, s.held, s.syn = [2]bool{}, [2]int{}, [2]held{}, syn{}
+	w.env.Facts, w.env.Patterns = &s.inspection.Facts, s.scan.Hits()
+	w.env.PatternsDone = !w.generation.search
 }
 
 // beginning is how far from a connection's first byte the first segment with payload

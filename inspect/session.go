@@ -27,6 +27,7 @@ type session struct {
 	// lost bytes were handed on by a stream, but not shown to the inspection.
 	lost [2]int
 	held [2]held
+	syn  syn
 	// over: there is nothing more to be learnt. counted: in Counters.Apps.
 	over, counted bool
 }
@@ -37,6 +38,14 @@ type held struct {
 	on      bool
 	seq     uint32
 	outcome rule.Outcome
+}
+
+// syn is payload that came on a SYN. A server without TCP Fast Open, or not given its
+// cookie, does not read it: what was learnt of it holds only if it is acknowledged.
+type syn struct {
+	on  bool
+	dir flow.Dir
+	end uint32
 }
 
 // close gives back what the session holds, but for the facts.
@@ -148,7 +157,7 @@ func (ss *sessions) reset(s *session) {
 	serial := s.serial + 1
 	s.inspection.Facts = app.Facts{}
 	s.scan, s.generation, s.searched = app.Scan{}, 0, 0
-	s.begun, s.lost, s.held = [2]bool{}, [2]int{}, [2]held{}
+	s.begun, s.lost, s.held, s.syn = [2]bool{}, [2]int{}, [2]held{}, syn{}
 	s.over, s.counted = false, false
 	s.serial = serial
 }

@@ -136,6 +136,9 @@ func (w *Worker) inspect(data []byte, meta *rule.Meta, now int64) Decision {
 	if meta == nil {
 		meta = &w.noMeta
 	}
+	if p.TCP.Flags&(packet.SYN|packet.FIN|packet.RST) != 0 {
+		p.Verify(meta.Checksum) // what it does not reach it does not open or close
+	}
 	w.ref = w.engine.flows.Track(p, now)
 	ref := &w.ref
 	if ref.Flow == nil {
@@ -146,8 +149,12 @@ func (w *Worker) inspect(data []byte, meta *rule.Meta, now int64) Decision {
 	if ref.Dir == flow.Reply {
 		w.tuple = w.tuple.Reverse()
 	}
-	if v.flags&decided != 0 && v.generation == g.number {
-		d := Decision{Rule: int(v.rule), Decided: true, Cached: true}
+	valid := v.flags&decided != 0 && v.generation == g.number
+	if ref.Knocks && !(valid && p.PayloadLen > 0) {
+		return w.knock(ref, meta, now)
+	}
+	if valid {
+		d := Decision{Rule: int(v.rule), Decided: !ref.Knocks, Cached: true}
 		d.Verdict = g.verdict(d.Rule)
 		if w.keep {
 			w.recall(v)
@@ -207,23 +214,7 @@ func (w *Worker) decision(o rule.Outcome) Decision {
 func (w *Worker) judgeFlow(ref *flow.Ref[value], meta *rule.Meta, now int64) Decision {
 	e, p, f := w.engine, &w.packet, ref.Flow
 	v := &f.Value
-	p.Verify(meta.Checksum)
-	if ref.Created {
-		v.in, v.out = e.devices.number(meta.In), e.devices.number(meta.Out)
-	}
-	env := &w.env
-	env.Packet, env.Meta = p, meta
-	env.Flow = rule.FlowInfo{
-		Tuple: w.tuple,
-		In:    e.devices.name(v.in), Out: e.devices.name(v.out),
-		Reply:   ref.Dir == flow.Reply,
-		State:   stateNames[f.State()],
-		Packets: f.Packets[0] + f.Packets[1],
-		Bytes:   f.Bytes[0] + f.Bytes[1],
-		Age:     time.Duration(now - f.Started),
-	}
-	env.Patterns, env.PatternsDone = nil, !w.generation.search
-
+	env := w.flowEnv(ref, meta, now)
 	s := w.session(f)
 	var o rule.Outcome
 	if s == nil {
@@ -240,13 +231,50 @@ func (w *Worker) judgeFlow(ref *flow.Ref[value], meta *rule.Meta, now int64) Dec
 	d.First = ref.Created
 	if s != nil {
 		d.Held = w.feed.held
-		w.settle(s, f, o.PerFlow)
+		// What is on a SYN may not be what its receiver reads.
+		d.Decided = d.Decided && !s.syn.on
+		w.settle(s, f, d.Decided)
 	}
-	if o.PerFlow {
+	if d.Decided {
 		v.flags |= decided
 		v.generation, v.rule = w.generation.number, int32(o.Rule)
 		w.stats.Decided++
 	}
+	return d
+}
+
+// flowEnv sets what rules see of a packet and its flow, but for the facts.
+func (w *Worker) flowEnv(ref *flow.Ref[value], meta *rule.Meta, now int64) *rule.Env {
+	e, p, f := w.engine, &w.packet, ref.Flow
+	v := &f.Value
+	p.Verify(meta.Checksum)
+	if ref.Created {
+		v.in, v.out = e.devices.number(meta.In), e.devices.number(meta.Out)
+	}
+	env := &w.env
+	env.Packet, env.Meta = p, meta
+	env.Flow = rule.FlowInfo{
+		Tuple: w.tuple,
+		In:    e.devices.name(v.in), Out: e.devices.name(v.out),
+		Reply:   ref.Dir == flow.Reply,
+		State:   stateNames[f.State()],
+		Packets: f.Packets[0] + f.Packets[1],
+		Bytes:   f.Bytes[0] + f.Bytes[1],
+		Age:     time.Duration(now - f.Started),
+	}
+	env.Patterns, env.PatternsDone = nil, !w.generation.search
+	return env
+}
+
+// knock judges a SYN on the ports of a connection that may be over: as that of a new
+// one, of which nothing is known. It decides nothing: the flow stays as it is until
+// the SYN is answered. One with payload is not let through where the flow was refused.
+func (w *Worker) knock(ref *flow.Ref[value], meta *rule.Meta, now int64) Decision {
+	env := w.flowEnv(ref, meta, now)
+	env.Flow.State, env.Flow.Packets, env.Flow.Bytes, env.Flow.Age = stateNames[flow.Half], 1, uint64(w.packet.Len), 0
+	env.Facts = beforeTCP
+	d := w.decision(w.judge(now))
+	d.Decided = false
 	return d
 }
 
@@ -283,15 +311,21 @@ func (w *Worker) session(f *flow.Flow[value]) *session {
 	}
 	w.locked = s
 	v.session, v.serial = id, s.serial
+	w.start(s)
+	return s
+}
+
+// start makes a session ready for the last packet's flow.
+func (w *Worker) start(s *session) {
+	proto := w.packet.Proto
 	s.inspection.Start(app.Flow{
-		Transport: app.Transport(p.Proto), ClientPort: w.tuple.SrcPort, ServerPort: w.tuple.DstPort, Budget: e.parsers,
+		Transport: app.Transport(proto), ClientPort: w.tuple.SrcPort, ServerPort: w.tuple.DstPort, Budget: w.engine.parsers,
 	})
-	if known := before(p.Proto).Final; w.generation.facts&^known == 0 {
-		s.inspection.Facts = e.unseen[0] // only patterns are wanted
+	if known := before(proto).Final; w.generation.facts&^known == 0 {
+		s.inspection.Facts = w.engine.unseen[0] // only patterns are wanted
 	} else {
 		s.inspection.Facts.Known, s.inspection.Facts.Final = known, known
 	}
-	return s
 }
 
 // settle unlocks the session, and ends it when it is of no more use.
@@ -300,6 +334,10 @@ func (w *Worker) settle(s *session, f *flow.Flow[value], perFlow bool) {
 	if !s.counted && (facts.Done || facts.Proto != app.ProtoUnknown) {
 		s.counted = true
 		w.stats.Apps[facts.Proto]++
+	}
+	if s.syn.on {
+		w.unlockSession()
+		return
 	}
 	if !s.over && (perFlow || facts.Done && w.env.PatternsDone) {
 		s.over = true
