@@ -54,8 +54,30 @@ func Parse(path string, text []byte) (*File, error) {
 			return nil, err
 		}
 	}
+	if configErr == nil && rulesErr == nil {
+		problems.Problems = conflicts(config, rules)
+	}
 	if problems.Problems = sorted(problems.Problems); len(problems.Problems) > 0 {
 		return nil, problems
 	}
 	return &File{Path: path, Text: text, Config: config, Rules: rules}, nil
+}
+
+// conflicts are verdicts of rules that the daemon would take for its own doing.
+func conflicts(c *Config, rules *rule.Set) []rule.Problem {
+	var list []rule.Problem
+	for _, r := range rules.Rules() {
+		v := r.Verdict
+		problem := ""
+		switch {
+		case v.Kind == rule.Mark && v.Mark&uint32(c.Mark) != 0:
+			problem = fmt.Sprintf("rule %s sets bits of the mark %#x, by which the daemon talks to the kernel; use others, or set daemon.mark", r.Name, uint32(c.Mark))
+		case v.Kind == rule.Queue && v.Queue >= c.Queues.First && int(v.Queue)-int(c.Queues.First) < c.Queues.Count:
+			problem = fmt.Sprintf("rule %s hands packets to queue %d, which is one of the daemon's own: they would come back for ever", r.Name, v.Queue)
+		}
+		if problem != "" {
+			list = append(list, rule.Problem{Line: r.Line, Column: 1, Message: problem})
+		}
+	}
+	return list
 }

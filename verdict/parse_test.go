@@ -181,3 +181,25 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+// Verdicts that the daemon would take for its own doing are refused.
+func TestParseConflicts(t *testing.T) {
+	tests := []struct{ verdict, want string }{
+		{"mark 0x10000000", "sets bits of the mark 0xf0000000"},
+		{"mark 0x0fffffff", ""},
+		{"queue 3", ""},
+		{"queue 4", "one of the daemon's own"},
+		{"queue 7", "one of the daemon's own"},
+		{"queue 8", ""},
+	}
+	for _, test := range tests {
+		text := "default: accept\ndaemon: {fail: open, queues: 4-7}\nrules:\n  - {name: a, when: true, verdict: " + test.verdict + "}\n"
+		_, err := Parse("rules.yaml", []byte(text))
+		problems, refused := Problems(err)
+		if err != nil && !refused || refused != (test.want != "") {
+			t.Errorf("%s: %v", test.verdict, err)
+		} else if refused && (!strings.Contains(problems[0].Message, test.want) || problems[0].Line != 4) {
+			t.Errorf("%s: %+v, want %q", test.verdict, problems, test.want)
+		}
+	}
+}
