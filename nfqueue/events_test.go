@@ -237,6 +237,34 @@ func TestSendFails(t *testing.T) {
 	}
 }
 
+// A verdict that could not be sent waits for no later packet: a queue that is full of
+// packets without verdicts gets none.
+func TestSendFailsLast(t *testing.T) {
+	k := newKernel()
+	k.maxLen, k.noMemory = 1, 150
+	g := start(t, Config{}, k)
+	k.arrive(0)
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(t.Context(), accept) }()
+	waiting := func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.queue) > 0
+	}
+	for until := time.Now().Add(5 * time.Second); waiting(); time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Error("packet 0 has no verdict")
+			break
+		}
+	}
+	if g.Close(); <-done != nil || k.fate(t, 0) != "1" {
+		t.Errorf("packet 0: %s", k.fate(t, 0))
+	}
+	if n := g.Stats()[0].Refused; n != 1 {
+		t.Errorf("refused %d, want 1", n)
+	}
+}
+
 // A queue that vanished and that another program has now is bound when that
 // one lets go of it.
 func TestTaken(t *testing.T) {

@@ -25,6 +25,7 @@ type queue struct {
 	lastID   uint32
 	arrivals []int64 // of packets with timestamps, in this batch
 	vanished bool    // the rest of this batch is of a queue that is gone
+	unsent   bool    // verdicts are in the outbox that could not be sent
 	lastHeld Held
 	at, gap  int64 // when packets were received, and how long after those before
 
@@ -67,6 +68,14 @@ func (q *queue) receive() (int, error) {
 	n, err := q.out.sock.receive(false)
 	if n > 0 || err != nil {
 		return q.received(n, err)
+	}
+	if q.unsent {
+		// The packets may be all that the queue has room for, so that none comes
+		// with which their verdicts could be sent.
+		if q.unsent = q.out.flush(nil) != nil; q.unsent {
+			time.Sleep(time.Millisecond)
+		}
+		return 0, nil
 	}
 	if q.gap < int64(q.cfg.BusyPoll) {
 		for until := Now() + int64(q.cfg.BusyPoll); Now() < until && !q.stop.Load(); {
@@ -120,7 +129,8 @@ func (q *queue) flush(received int64) {
 	q.batch.close()
 	err := q.out.flush(q.batch.buf)
 	q.batch.buf = q.batch.buf[:0]
-	if err != nil {
+	if q.unsent = err != nil; q.unsent {
+		q.counters.refused.Add(1)
 		q.event(fmt.Errorf("%w: %w", ErrRefused, err), 0, 0)
 	}
 	t := &q.batch.count
