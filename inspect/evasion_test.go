@@ -45,6 +45,8 @@ func TestEvasion(t *testing.T) {
 		{"SYN/ACK that is not read turns the flow", [][]byte{say(packet.SYN|packet.ACK, 77, 88, ""), syn, synack, ack, request}},
 		{"RST with a bad checksum, then a SYN", [][]byte{syn, synack, ack, flip(say(packet.RST|packet.ACK, first, server, "x")),
 			say(packet.SYN, first-100, 0, ""), request}},
+		{"RST with a bad number, then a SYN", [][]byte{syn, synack, ack, say(packet.RST, first+1000, 0, ""),
+			say(packet.SYN, first-100, 0, ""), request}},
 		{"SYN on a connection", [][]byte{syn, synack, ack, say(packet.SYN, first-100, 0, ""), request}},
 		{"ports used again", [][]byte{syn, synack, ack, say(packet.ACK, first, server, fine),
 			say(packet.SYN, 900000, 0, ""), c.back().tcp(packet.SYN|packet.ACK, 700000, 900001, ""),

@@ -85,12 +85,13 @@ const (
 const resetWindow = 4 << 20
 
 // reopens tells whether p begins a new connection on the ports of one that is over,
-// or that was taken for one the other way around. Whether a connection whose end was
-// not seen is over only its server can tell: by a SYN/ACK with other numbers.
+// or that was taken for one the other way around. Whether a connection is over whose end was
+// not seen, or was an RST that its receiver may have ignored, only its server can tell:
+// by a SYN/ACK with other numbers.
 func (t *tcpTrack) reopens(s State, dir Dir, p *packet.Packet) bool {
 	switch p.TCP.Flags & (packet.SYN | packet.ACK | packet.RST) {
 	case packet.SYN:
-		return s == Closed || s == Closing && t.seen[0]&t.seen[1]&sideFIN != 0 ||
+		return t.seen[0]&t.seen[1]&sideFIN != 0 || s == Closed && t.seen[Reply] == 0 ||
 			s == Half && dir == Reply && t.seen[Original]&sideSYN == 0
 	case packet.SYN | packet.ACK:
 		return dir == Reply && s != Half && p.TCP.Seq+1 != t.first[Reply] && p.TCP.Ack != t.first[Original]
