@@ -2,28 +2,26 @@ package verdict
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
 	"inquest/inspect/rule"
 )
 
-// maxFile bounds a rule file.
+// maxFile bounds what is read of a rule file; package rule takes less.
 const maxFile = 64 << 20
 
 // ParseConfig reads the section "daemon" of a rule file and checks it; name is what
 // errors call the file. The error is a [*rule.Error] with all that is wrong.
 func ParseConfig(name string, data []byte) (*Config, error) {
-	node, at, err := daemonNode(data)
+	body, err := rule.Document(name, data)
 	if err != nil {
-		return nil, &rule.Error{File: name, Problems: []rule.Problem{*err}}
+		return nil, err
 	}
+	node, at := daemonNode(body)
 	var s section
 	s.decode(node, at)
 	s.check(node)
@@ -42,40 +40,16 @@ func sorted(list []rule.Problem) []rule.Problem {
 }
 
 // daemonNode finds the section; without one it returns where it could be.
-func daemonNode(data []byte) (node ast.Node, at rule.Problem, problem *rule.Problem) {
+func daemonNode(body ast.Node) (node ast.Node, at rule.Problem) {
 	at = rule.Problem{Line: 1, Column: 1}
-	if len(data) > maxFile {
-		return nil, at, &rule.Problem{Line: 1, Column: 1, Message: fmt.Sprintf("larger than %s", sizeText(maxFile))}
-	}
-	file, err := parser.ParseBytes(data, 0)
-	if err != nil {
-		return nil, at, yamlProblem(err)
-	}
-	for _, doc := range file.Docs {
-		m, ok := doc.Body.(ast.MapNode)
-		if !ok {
-			continue
-		}
+	if m, ok := body.(ast.MapNode); ok {
 		for it := m.MapRange(); it.Next(); {
 			if keyText(it.Key()) == "daemon" {
-				return it.Value(), place(it.Key()), nil
+				return it.Value(), place(it.Key())
 			}
 		}
 	}
-	return nil, at, nil
-}
-
-// yamlProblem is a file that is not even YAML.
-func yamlProblem(err error) *rule.Problem {
-	p := &rule.Problem{Line: 1, Column: 1, Message: strings.TrimSpace(err.Error())}
-	var syntax yaml.Error
-	if errors.As(err, &syntax) {
-		p.Message = syntax.GetMessage()
-		if t := syntax.GetToken(); t != nil {
-			p.Line, p.Column = t.Position.Line, t.Position.Column
-		}
-	}
-	return p
+	return nil, at
 }
 
 // check looks at what settings say together.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"inquest/inspect/rule"
+	"inquest/internal/spelling"
 )
 
 // failHelp is said to those who leave the choice open.
@@ -126,7 +127,12 @@ func (s *section) mapping(node ast.Node, keys map[string]func(*section, ast.Node
 		key := keyText(it.Key())
 		set := keys[key]
 		if set == nil {
-			s.problem(it.Key(), "there is no setting %q; expected one of %s", key, strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
+			known := slices.Sorted(maps.Keys(keys))
+			hint := "; there are " + strings.Join(known, ", ")
+			if near := spelling.Closest(key, known); len(near) > 0 {
+				hint = spelling.DidYouMean(near)
+			}
+			s.problem(it.Key(), "there is no setting %q%s", key, hint)
 			continue
 		}
 		set(s, it.Value())
@@ -243,13 +249,13 @@ func (s *section) queues(node ast.Node) {
 const maxQueues = 256
 
 func (s *section) fail(node ast.Node) {
-	switch s.text(node) {
+	switch word := s.text(node); word {
 	case "open":
 		s.config.Fail = FailOpen
 	case "closed":
 		s.config.Fail = FailClosed
 	default:
-		s.problem(node, "%s", failHelp)
+		s.problem(node, "%q is neither open nor closed: %s", word, failHelp)
 	}
 }
 

@@ -27,6 +27,18 @@ type reader struct {
 	problems problems
 }
 
+// Document reads the YAML of a rule file, within the bounds that keep its parser from
+// harm: nil when the file is empty. The error is a [*Error]; name is what it calls the
+// file. [Load] begins with the same; it serves those who own a section of the file.
+func Document(name string, data []byte) (ast.Node, error) {
+	r := &reader{src: data}
+	body := r.parse()
+	if len(r.problems) > 0 {
+		return nil, &Error{File: name, Problems: r.problems.sorted()}
+	}
+	return body, nil
+}
+
 // parse reads the one document of a file, nil when it is empty or cannot be read.
 func (r *reader) parse() (body ast.Node) {
 	r.lines = []int{0}
@@ -65,10 +77,10 @@ func (r *reader) parse() (body ast.Node) {
 		line, column, message := 1, 1, err.Error()
 		var yamlErr yaml.Error
 		if errors.As(err, &yamlErr) {
-			message = yamlMessage(yamlErr.GetMessage())
 			if t := yamlErr.GetToken(); t != nil && t.Position != nil {
 				line, column = t.Position.Line, t.Position.Column
 			}
+			message = yamlMessage(yamlErr.GetMessage(), r.line(line))
 		}
 		r.problems.add(line, column, "%s", message)
 		return nil
@@ -85,13 +97,24 @@ func (r *reader) parse() (body ast.Node) {
 	return body
 }
 
-// yamlMessage adds to what the YAML library says what mostly is the reason.
-func yamlMessage(message string) string {
+// line returns the text of a line, counted from 1.
+func (r *reader) line(n int) []byte {
+	if n < 1 || n > len(r.lines) {
+		return nil
+	}
+	text, _, _ := bytes.Cut(r.src[r.lines[n-1]:], []byte("\n"))
+	return text
+}
+
+// yamlMessage adds to what the YAML library says of a line what mostly is the reason.
+func yamlMessage(message string, line []byte) string {
 	switch {
 	case strings.HasPrefix(message, "mapping value is not allowed"):
 		return message + ": is this line, or the next, indented otherwise than those beside it? A text that has a colon and a space in it is written in quotes"
 	case strings.HasPrefix(message, "found character '\t'"):
 		return "a tab: YAML is indented with spaces"
+	case strings.HasPrefix(message, "value is not allowed in this context") && !bytes.ContainsAny(line, `'"`):
+		return message + ": is this line, or the one before it, indented otherwise than those beside it?"
 	case strings.HasPrefix(message, "value is not allowed in this context"):
 		return `something follows the closing quote: a condition that begins with a quote is written in other quotes as a whole, '"a" in dns.names'`
 	}
