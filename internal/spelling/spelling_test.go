@@ -42,4 +42,3 @@ func TestDistance(t *testing.T) {
 		t.Errorf("a long name is %d away, want over the limit", got)
 	}
 }
-

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,9 @@ func endure(ctx context.Context, s *setup, all []*contestant) error {
 		s.hook = "input"
 		most, err := s.mostAccepted(ctx, c)
 		for _, l := range loads {
+			if !strings.Contains(l.name, s.loads) {
+				continue
+			}
 			var e endured
 			if err == nil {
 				e, err = s.endureRun(ctx, c, l, most/2)

@@ -46,6 +46,7 @@ type setup struct {
 	sendCPU    int
 	readCPU    int
 	endure     time.Duration
+	loads      string // only those of endure that have this in their name
 
 	send, recv *netns
 }
@@ -64,6 +65,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 4, "rounds; each runs every contestant once")
 	flag.DurationVar(&s.time, "time", 1200*time.Millisecond, "measured time of one run")
 	flag.DurationVar(&s.warm, "warm", 300*time.Millisecond, "traffic before the measured time")
+	flag.StringVar(&s.loads, "loads", "", "endure's loads with this in their name: flows, flood, malformed")
 	flag.DurationVar(&s.endure, "endure", 10*time.Second, "time of each of endure's loads")
 	flag.IntVar(&s.length, "length", 1024, "length of the queue, in packets")
 	flag.IntVar(&s.size, "size", 64, "bytes in a datagram")
