@@ -219,6 +219,9 @@ var inquestBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it too
+		return "", err
+	}
 	path := filepath.Join(dir, "inquest")
 	build := exec.Command("go", "build", "-o", path, "inquest/cmd/inquest")
 	if out, err := build.CombinedOutput(); err != nil {
