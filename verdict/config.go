@@ -137,7 +137,7 @@ func defaults() Config {
 		Length:     8192,
 		GSO:        true,
 		MaxDelay:   200 * time.Microsecond,
-		ReadBuffer: 8 << 20,
+		ReadBuffer: 64 << 20,
 		Flows:      Flows{Max: 1 << 20, Memory: 256 << 20},
 		Socket:     "/run/inquest/verdict.sock",
 		Log:        Log{Level: slog.LevelInfo, Rate: 10},
