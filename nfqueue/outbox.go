@@ -102,5 +102,5 @@ func (o *outbox) close() error {
 	return o.sock.close()
 }
 
-// errAgain: the kernel could not take a message for now.
+// errAgain: the kernel could not take a message at this moment.
 var errAgain = errors.New("kernel is short of memory")
