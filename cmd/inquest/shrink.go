@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -51,6 +52,9 @@ the kernel's log, kernel stacks. It holds no page that only user programs used.`
 			}
 			s.readAround()
 			readForCrash(s.kernel)
+			if read.Len() == 0 {
+				return errors.New("no page that a report needs is in this dump")
+			}
 			size, err := writeFile(*to, func(f *os.File) error { return vmcore.Shrink(f, d, read.Pages()) })
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -222,5 +223,25 @@ func (w *wanted) modules() {
 		if notes != 0 {
 			w.bytes("notes of "+m.Name, notes, 16)
 		}
+	}
+}
+
+// TestShrinkNothing: a dump that is cut before its first page makes no small dump.
+func TestShrinkNothing(t *testing.T) {
+	text, err := os.ReadFile("../../testdata/list-add.kdump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cut, small := filepath.Join(dir, "cut"), filepath.Join(dir, "small")
+	if err := os.WriteFile(cut, text[:len(text)/16], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errOut bytes.Buffer
+	if code := run([]string{"shrink", cut, "-o", small}, stdio{&out, &errOut}); code == exitDone {
+		t.Errorf("%s", out.String())
+	}
+	if _, err := os.Stat(small); err == nil {
+		t.Error("a file was written")
 	}
 }
