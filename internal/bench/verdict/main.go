@@ -3,7 +3,7 @@
 // machine has, and Inquest. `make bench-verdict` calls it, as root;
 // docs/performance.md says how to read it.
 //
-//	go run ./internal/bench/verdict [-measure accept,bulk,latency,endure] [-only nfqueue,floor]
+//	go run ./internal/bench/verdict [-measure accept,bulk,gaps,latency,endure] [-only nfqueue,floor]
 //	       [-suricata DIR] [-go-nfqueue DIR] [-contestant 'name=command {queue} {length}']
 //
 // It makes two network namespaces joined by a veth pair, the sender's and the
@@ -60,7 +60,7 @@ func main() {
 		return
 	}
 	var s setup
-	measures := flag.String("measure", "accept,bulk,latency,endure", "what to measure, separated by commas")
+	measures := flag.String("measure", "accept,bulk,gaps,latency,endure", "what to measure, separated by commas")
 	only := flag.String("only", "", "contestants to run, separated by commas; all that are there by default")
 	flag.IntVar(&s.rounds, "rounds", 4, "rounds; each runs every contestant once")
 	flag.DurationVar(&s.time, "time", 1200*time.Millisecond, "measured time of one run")
@@ -111,7 +111,7 @@ func run(s *setup, rivals *rivals, measures, hooks, only []string) (err error) {
 	s.describe()
 	for _, m := range measures {
 		f, ok := map[string]func(context.Context, *setup, []*contestant) error{
-			"accept": accept, "bulk": bulk, "latency": latency, "endure": endure,
+			"accept": accept, "bulk": bulk, "gaps": gaps, "latency": latency, "endure": endure,
 		}[m]
 		if !ok {
 			return fmt.Errorf("no measure %q", m)
