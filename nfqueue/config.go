@@ -86,8 +86,9 @@ type Config struct {
 	ReadBuffer int
 
 	// Event, if set, is told what goes wrong without ending Serve. It is called
-	// by the goroutine of the queue, which waits for it: with several queues
-	// maybe at the same time.
+	// by the goroutine of the queue, which waits for it, and by one of its own
+	// while a queue that someone else has is asked for again: maybe by several
+	// at the same time.
 	Event func(Event)
 }
 
