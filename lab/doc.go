@@ -1,17 +1,19 @@
 // Package lab makes kernels crash in virtual machines, and keeps the dumps.
 //
 // Begin with [DebianKernel], which fetches a distribution's kernel, or [OpenKernel]
-// for one that is unpacked already, and give it to [Run] with a [Scenario]: what is to
-// happen, and which dumps to take. Nothing needs root, and nothing is installed.
+// for one that is unpacked already, and give it to [Run] in an [Experiment]: which
+// [Scenario] is to happen, and which dumps to take. Nothing needs root, and nothing is
+// installed.
 //
 //	k, err := lab.DebianKernel(ctx, "linux-image-cloud-amd64")
 //	if err != nil { … }
-//	result, err := lab.Run(ctx, lab.Scenario{
-//		Name:   "sysrq",
-//		Crash:  "sysrq",
-//		Kernel: k,
-//		Dir:    "sysrq.lab",
-//		QEMU:   []string{lab.FormatELF},
+//	sysrq, err := lab.FindScenario("sysrq")
+//	if err != nil { … }
+//	result, err := lab.Run(ctx, lab.Experiment{
+//		Scenario: sysrq,
+//		Kernel:   k,
+//		Dir:      "sysrq.lab",
+//		QEMU:     []string{lab.FormatELF},
 //	})
 //
 // The directory then holds the dumps, console.log, report.jsonl (what the guest said
@@ -20,7 +22,7 @@
 // kernel's own unwinding of those that slept.
 //
 // A guest is a bzImage and an initramfs that this package writes, whose only program
-// is inquest/lab/guest: it has no shell and no file system. A dump is taken from
+// has package inquest/lab/guest for its main: it has no shell and no file system. A dump is taken from
 // outside, by QEMU's dump-guest-memory, or from inside, by a capture kernel that kexec
 // starts in memory set aside with crashkernel=, as a real machine does it; makedumpfile
 // and the libraries it needs are those of the host.

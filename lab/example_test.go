@@ -15,9 +15,12 @@ func ExampleRun() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	result, err := lab.Run(ctx, lab.Scenario{
-		Name:     "sysrq",
-		Crash:    "sysrq",
+	sysrq, err := lab.FindScenario("sysrq")
+	if err != nil {
+		log.Fatal(err)
+	}
+	result, err := lab.Run(ctx, lab.Experiment{
+		Scenario: sysrq,
 		Kernel:   k,
 		Dir:      "sysrq.lab",
 		Kdump:    []lab.Save{{File: "vmcore", Arguments: []string{"-l", "-d", "31"}}},
@@ -26,5 +29,5 @@ func ExampleRun() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(result.Dumps[0].Path, "shows a", result.Truth.Class)
+	fmt.Println(result.Dumps[0].Path, "shows a", result.Truth.Classes)
 }

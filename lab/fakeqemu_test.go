@@ -49,6 +49,9 @@ func useFakeQEMU(t *testing.T, behaviour string) {
 //	"vanish"   the machine ends in place of the crash
 //	"refuse"   QEMU does not dump
 //	"garbage"  the guest's report is not one
+//	"hang"     nothing happens
+//	"warn"     the guest survives, with a warning
+//	"alive"    the guest pauses, and survives
 func fakeQEMU(args []string, behaviour string) {
 	if behaviour == "exit" {
 		fmt.Fprintln(os.Stderr, "qemu-system-x86_64: invalid accelerator")
@@ -64,8 +67,8 @@ func fakeQEMU(args []string, behaviour string) {
 		}
 		return ""
 	}
-	path := func(n int) string { return strings.TrimPrefix(option("-serial", n), "file:") }
-	console, report := path(0), path(1)
+	console := strings.TrimPrefix(option("-serial", 0), "file:")
+	report := os.NewFile(reportFD, "report")
 	kdump := strings.Contains(option("-append", 0), "lab.save=")
 	append := func(path, text string) {
 		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
@@ -77,7 +80,7 @@ func fakeQEMU(args []string, behaviour string) {
 			panic(err)
 		}
 	}
-	tell := func(e wire.Event) { append(report, string(e.Line())) }
+	tell := func(e wire.Event) { report.Write(e.Line()) }
 
 	negotiated := make(chan struct{})
 	go func() {
@@ -87,17 +90,34 @@ func fakeQEMU(args []string, behaviour string) {
 		case "silent":
 			return
 		case "garbage":
-			append(report, "Segmentation fault\r\n")
+			report.WriteString("Segmentation fault\r\n")
 			return
 		}
 		tell(wire.Event{Kind: wire.Up, Guest: &wire.Guest{Release: "6.1.0-test", CPUs: 2}})
 		if behaviour == "failed" {
-			tell(wire.Event{Kind: wire.Failed, Step: "load modules", Error: "exec format error"})
+			tell(wire.Event{Kind: wire.Failed, Text: "load modules", Error: "exec format error"})
 			return
 		}
 		tasks := []wire.Task{{PID: 1, TGID: 1, Comm: "init"}}
 		tell(wire.Event{Kind: wire.Ready, Tasks: tasks})
-		tell(wire.Event{Kind: wire.Crash, Way: "sysrq", Crasher: &tasks[0]})
+		tell(wire.Event{Kind: wire.Begin, Name: "sysrq", Task: &tasks[0]})
+		tell(wire.Event{Kind: wire.Step, Text: "write c"})
+		tell(wire.Event{Kind: wire.Fact, Name: "bytes", Value: 1})
+		switch behaviour {
+		case "hang":
+			return
+		case "warn":
+			append(console, "[    1.000000] refcount_t: underflow; use-after-free.\r\n")
+			tell(wire.Event{Kind: wire.Ended})
+			return
+		case "alive":
+			tell(wire.Event{Kind: wire.Paused, Name: "here"})
+			if line, err := bufio.NewReader(report).ReadString('\n'); err != nil || line != wire.Resume {
+				os.Exit(1)
+			}
+			tell(wire.Event{Kind: wire.Ended})
+			return
+		}
 		append(console, "[    1.000000] Kernel panic - not syncing: sysrq triggered crash\r\n")
 		if behaviour == "vanish" {
 			os.Exit(0)
@@ -167,7 +187,11 @@ func serveQMP(behaviour string, answered func()) {
 			}
 		}
 		fmt.Fprintln(conn, `{"event": "STOP"}`)
-		fmt.Fprintln(conn, `{"return": {}}`)
+		answer := `{}`
+		if request.Execute == "query-dump-guest-memory-capability" {
+			answer = `{"formats": ["elf", "kdump-zlib", "win-dmp"]}`
+		}
+		fmt.Fprintf(conn, `{"return": %s}`+"\n", answer)
 		answered()
 	}
 }

@@ -16,7 +16,7 @@ import (
 // Initramfs is a guest's file system: one static program, the modules it loads and
 // what else the scenario needs.
 type Initramfs struct {
-	Guest   []byte            // the program inquest/lab/guest
+	Guest   []byte            // the program that is init: package guest
 	Modules []Module          // in load order
 	Files   map[string][]byte // further ones, by path; all are executable
 }
@@ -80,7 +80,7 @@ func (i *Initramfs) AddProgram(name string) error {
 	return nil
 }
 
-// BuildGuest compiles inquest/lab/guest to a file, without cgo, so that it is static.
+// BuildGuest compiles inquest/lab/guest/init to a file, without cgo, so that it is static.
 // The working directory has to be inside of this module.
 func BuildGuest(ctx context.Context, out string) error {
 	out, err := filepath.Abs(out)
@@ -88,6 +88,6 @@ func BuildGuest(ctx context.Context, out string) error {
 		return err
 	}
 	_, err = runTool(ctx, "", []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS="},
-		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "inquest/lab/guest")
+		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "inquest/lab/guest/init")
 	return err
 }

@@ -48,10 +48,9 @@ var bootedKernel = sync.OnceValues(func() (*lab.Kernel, error) {
 func TestSysrqQEMU(t *testing.T) {
 	for name, vmcoreinfo := range map[string]bool{"vmcoreinfo": true, "no vmcoreinfo": false} {
 		t.Run(name, func(t *testing.T) {
-			r := run(t, lab.Scenario{
-				Crash:      "sysrq",
-				VMCoreInfo: vmcoreinfo,
-				QEMU:       []string{lab.FormatELF, lab.FormatKdumpZlib},
+			r := run(t, "sysrq", lab.Experiment{
+				NoVMCoreInfo: !vmcoreinfo,
+				QEMU:         []string{lab.AllFormats},
 			})
 			for _, d := range r.Dumps {
 				t.Run(d.How, func(t *testing.T) {
@@ -73,8 +72,7 @@ func TestSysrqQEMU(t *testing.T) {
 }
 
 func TestSysrqKdump(t *testing.T) {
-	r := run(t, lab.Scenario{
-		Crash: "sysrq",
+	r := run(t, "sysrq", lab.Experiment{
 		Kdump: []lab.Save{
 			{File: "lzo-d31", Arguments: []string{"-l", "-d", "31"}},
 			{File: "vmcore"},
@@ -104,7 +102,7 @@ func TestSysrqKdump(t *testing.T) {
 
 // A machine that is well has no finding.
 func TestAliveQEMU(t *testing.T) {
-	r := run(t, lab.Scenario{Crash: "none", QEMU: []string{lab.FormatELF}})
+	r := run(t, "none", lab.Experiment{QEMU: []string{lab.FormatELF}})
 	c := open(t, r.Dumps[0])
 	if c.Crash != nil {
 		t.Errorf("crash %+v in a machine that is alive", c.Crash)
@@ -117,22 +115,28 @@ func TestAliveQEMU(t *testing.T) {
 }
 
 // run runs a scenario in a directory of its own.
-func run(t *testing.T, s lab.Scenario) lab.Result {
+func run(t *testing.T, scenario string, e lab.Experiment) lab.Result {
 	t.Helper()
 	k, err := bootedKernel()
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	s.Name, s.Kernel, s.Dir, s.Accel = t.Name(), k, t.TempDir(), lab.Accel(*accel)
-	s.Progress = func(step string) { t.Logf("%5.1fs %s", time.Since(start).Seconds(), step) }
-	r, err := lab.Run(t.Context(), s)
+	if e.Scenario, err = lab.FindScenario(scenario); err != nil {
+		t.Fatal(err)
+	}
+	e.Kernel, e.Dir, e.Accel = k, t.TempDir(), lab.Accel(*accel)
+	e.Progress = func(step string) { t.Logf("%5.1fs %s", time.Since(start).Seconds(), step) }
+	r, err := lab.Run(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%5.1fs done, under %s", time.Since(start).Seconds(), r.Accel)
 	if r.Guest.Release != k.Release || r.Guest.CPUs != 2 || r.Guest.Capture {
 		t.Fatalf("guest is %+v, want kernel %s with 2 CPUs", r.Guest, k.Release)
+	}
+	if !r.Expected() {
+		t.Errorf("outcome %s (%q), want %s", r.Outcome, r.Warnings, r.Truth.Outcome)
 	}
 	return r
 }
@@ -169,16 +173,17 @@ func checkCrash(t *testing.T, c *explain.Case, r lab.Result) {
 	if len(findings) == 0 {
 		t.Fatal("no finding")
 	}
-	if f := findings[0]; string(f.Class) != r.Truth.Class || f.Confidence != explain.Certain {
-		t.Errorf("first finding is %q: %s, %s; want %s, certain", f.Title, f.Class, f.Confidence, r.Truth.Class)
+	if f := findings[0]; !slices.Contains(r.Truth.Classes, string(f.Class)) || f.Confidence != explain.Certain {
+		t.Errorf("first finding is %q: %s, %s; want %v, certain", f.Title, f.Class, f.Confidence, r.Truth.Classes)
 	}
 	if len(c.Crash.Doubts) > 0 {
 		t.Errorf("doubts: %q", c.Crash.Doubts)
 	}
 	trace := c.Crash.Trace
-	if f, _ := trace.Find(r.Truth.Culprit); f == nil || !trace.Reliable || trace.User == nil {
+	culprit := r.Truth.Culprits[0]
+	if f, _ := trace.Find(culprit); f == nil || !trace.Reliable || trace.User == nil {
 		t.Errorf("the stack lacks %s, or is not reliable (%t), or does not end in user mode (%t):\n%s",
-			r.Truth.Culprit, trace.Reliable, trace.User != nil, strings.Join(names(trace), "\n"))
+			culprit, trace.Reliable, trace.User != nil, strings.Join(names(trace), "\n"))
 	}
 }
 
@@ -305,11 +310,11 @@ func TestKcoreQEMU(t *testing.T) {
 	}
 	const kcore = "/proc/kcore"
 	commands := map[string][]string{"info": nil, "ps": nil, "log": nil, "mod": nil, "bt": {"1"}}
-	s := lab.Scenario{Crash: "none", Programs: map[string]string{"inquest": program}, Modules: []string{"nfnetlink"}}
+	e := lab.Experiment{Programs: map[string]string{"inquest": program}, Modules: []string{"nfnetlink"}}
 	for name, args := range commands {
-		s.Run = append(s.Run, slices.Concat([]string{"/bin/inquest", name, kcore}, args, []string{"--json"}))
+		e.Run = append(e.Run, slices.Concat([]string{"/bin/inquest", name, kcore}, args, []string{"--json"}))
 	}
-	r := run(t, s)
+	r := run(t, "none", e)
 	type task struct {
 		PID    int
 		Comm   string

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,15 +18,19 @@ import (
 	"inquest/lab/guest/wire"
 )
 
-// testScenario is one that the fake QEMU can play.
-func testScenario(t *testing.T) Scenario {
+// testExperiment is one that the fake QEMU can play.
+func testExperiment(t *testing.T) Experiment {
 	guest := filepath.Join(t.TempDir(), "guest")
 	if err := os.WriteFile(guest, []byte("guest"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// What a run leaves behind shows in its directory for temporary files.
 	t.Setenv("TMPDIR", t.TempDir())
-	return Scenario{Name: "test", Crash: "sysrq", Kernel: testKernel(t), Guest: guest, Accel: TCG,
+	sysrq, err := FindScenario("sysrq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Experiment{Scenario: sysrq, Kernel: testKernel(t), Guest: guest, Accel: TCG, NoVMCoreInfo: true,
 		Dir: filepath.Join(t.TempDir(), "a, b"), Timeout: 30 * time.Second}
 }
 
@@ -38,7 +43,7 @@ func checkNothingLeft(t *testing.T) {
 
 func TestRunFromOutside(t *testing.T) {
 	useFakeQEMU(t, "")
-	s := testScenario(t)
+	s := testExperiment(t)
 	s.QEMU = []string{FormatELF, FormatKdumpZlib}
 	var steps []string
 	s.Progress = func(step string) { steps = append(steps, step) }
@@ -48,7 +53,8 @@ func TestRunFromOutside(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.Guest.Release != "6.1.0-test" || r.Crasher == nil || r.Crasher.Comm != "init" || len(r.Tasks) != 1 ||
-			r.Truth != (Truth{"user-panic", "sysrq_handle_crash"}) || r.Accel != TCG {
+			r.Truth.Classes[0] != "user-panic" || r.Accel != TCG ||
+			r.Outcome != Panicked || !r.Expected() || r.Fact("bytes") != 1.0 || !slices.Equal(r.Steps, []string{"write c"}) {
 			t.Errorf("result %+v", r)
 		}
 		for i, format := range s.QEMU {
@@ -69,7 +75,7 @@ func TestRunFromOutside(t *testing.T) {
 			t.Errorf("scenario.json is not the result:\n%s", diff)
 		}
 	}
-	want := []string{"pack the guest", "boot 6.1.0-test", "crash: sysrq", "dump elf", "dump kdump-zlib"}
+	want := []string{"pack the guest", "boot 6.1.0-test", "scenario sysrq", "write c", "dump elf", "dump kdump-zlib"}
 	if !slices.Equal(steps[:len(steps)/2], want) {
 		t.Errorf("steps %q, want %q", steps, want)
 	}
@@ -78,7 +84,7 @@ func TestRunFromOutside(t *testing.T) {
 
 func TestRunKdump(t *testing.T) {
 	useFakeQEMU(t, "")
-	s := testScenario(t)
+	s := testExperiment(t)
 	writeFiles(t, s.Kernel.Modules, map[string][]byte{"kernel/virtio_pci_modern_dev.ko": moduleELF()})
 	s.Kdump = []Save{{File: "vmcore"}}
 	r, err := Run(t.Context(), s)
@@ -96,7 +102,7 @@ func TestRunKdump(t *testing.T) {
 
 func TestRunFails(t *testing.T) {
 	for behaviour, want := range map[string]string{
-		"exit":    "run test under tcg: the guest did not boot",
+		"exit":    "run sysrq under tcg: the guest did not boot",
 		"silent":  "the guest did not boot: wait for event \"up\" of the guest: context deadline exceeded; the console ends with:\n[    0.000000] Linux version",
 		"failed":  "guest: load modules: exec format error",
 		"vanish":  "the virtual machine ended; the console ends with:",
@@ -105,14 +111,17 @@ func TestRunFails(t *testing.T) {
 	} {
 		t.Run(behaviour, func(t *testing.T) {
 			useFakeQEMU(t, behaviour)
-			s := testScenario(t)
+			s := testExperiment(t)
 			s.QEMU = []string{FormatELF}
+			ctx := t.Context()
 			if behaviour == "silent" {
-				s.Timeout = 500 * time.Millisecond
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+				defer cancel()
 			}
 			writeFiles(t, s.Dir, map[string][]byte{"scenario.json": []byte("of an earlier run")})
 			start := time.Now()
-			_, err := Run(t.Context(), s)
+			_, err := Run(ctx, s)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want %q", err, want)
 			}
@@ -128,7 +137,7 @@ func TestRunFails(t *testing.T) {
 }
 
 func TestRunWithoutTools(t *testing.T) {
-	s := testScenario(t)
+	s := testExperiment(t)
 	t.Setenv("PATH", t.TempDir())
 	var missing *MissingToolError
 	_, err := Run(t.Context(), s)
@@ -190,26 +199,100 @@ func TestWaitConsole(t *testing.T) {
 	}
 }
 
-func TestWaitEvent(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "report")
-	var text bytes.Buffer
-	for _, e := range []wire.Event{{Kind: wire.Up}, {Kind: wire.Saved, File: "a"}, {Kind: wire.Done, Bytes: 7}, {Kind: wire.Failed, Step: "s", Error: "e"}} {
-		text.Write(bytes.ReplaceAll(e.Line(), []byte("\n"), []byte("\r\n"))) // as a terminal does
+func TestOutcomes(t *testing.T) {
+	var told any
+	for _, tt := range []struct {
+		behaviour string
+		meanwhile func(ctx context.Context, vm *VM, e *Experiment) error
+		want      Outcome
+		warnings  int
+	}{
+		{"", nil, Panicked, 0},
+		{"warn", nil, Warned, 1},
+		{"hang", nil, Hung, 0},
+		{"alive", nil, Alive, 0},
+		{"alive", func(ctx context.Context, vm *VM, e *Experiment) error {
+			events := vm.Events()
+			var err error
+			if told, err = events.WaitFact(ctx, "bytes"); err != nil {
+				return err
+			}
+			if err := events.WaitPause(ctx, "here"); err != nil {
+				return err
+			}
+			e.Tell("host", "was here")
+			return vm.Resume()
+		}, Alive, 0},
+	} {
+		useFakeQEMU(t, tt.behaviour)
+		e := testExperiment(t)
+		s := *e.Scenario
+		s.Meanwhile = tt.meanwhile
+		e.Scenario = &s
+		if tt.want == Hung {
+			e.Timeout = 200 * time.Millisecond
+		}
+		r, err := Run(t.Context(), e)
+		if err != nil {
+			t.Errorf("%s: %v", tt.behaviour, err)
+			continue
+		}
+		if r.Outcome != tt.want || r.Expected() != (tt.want == Panicked) || len(r.Warnings) != tt.warnings {
+			t.Errorf("%s: outcome %s, warnings %q; want %s", tt.behaviour, r.Outcome, r.Warnings, tt.want)
+		}
+		if (r.Crasher != nil) != (tt.want == Panicked) {
+			t.Errorf("%s: crasher %+v", tt.behaviour, r.Crasher)
+		}
+		if tt.meanwhile != nil && (told != 1.0 || r.Fact("host") != "was here") {
+			t.Errorf("%s: the host was told %v; facts %v", tt.behaviour, told, r.Facts)
+		}
 	}
-	if err := os.WriteFile(path, text.Bytes(), 0o644); err != nil {
+}
+
+// A host's part that fails ends the run.
+func TestMeanwhileFails(t *testing.T) {
+	useFakeQEMU(t, "hang")
+	e := testExperiment(t)
+	s := *e.Scenario
+	broken := errors.New("no debugger")
+	s.Meanwhile = func(context.Context, *VM, *Experiment) error { return broken }
+	e.Scenario = &s
+	if _, err := Run(t.Context(), e); !errors.Is(err, broken) {
+		t.Errorf("error %v, want %v", err, broken)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	ours, theirs := net.Pipe()
+	path := filepath.Join(t.TempDir(), "report")
+	r, err := newReport(ours, path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	vm := &VM{report: tail{path: path}, ended: make(chan struct{}), err: ErrEnded}
-	close(vm.ended)
-	if e, err := vm.WaitEvent(t.Context(), wire.Done); err != nil || e.Bytes != 7 {
-		t.Errorf("event %+v, %v", e, err)
+	vm := &VM{report: r, ended: make(chan struct{}), err: ErrEnded}
+	go func() {
+		for _, e := range []wire.Event{{Kind: wire.Up}, {Kind: wire.Saved, Name: "a"}, {Kind: wire.Done, Bytes: 7}, {Kind: wire.Failed, Text: "s", Error: "e"}} {
+			theirs.Write(bytes.ReplaceAll(e.Line(), []byte("\n"), []byte("\r\n"))) // as a terminal does
+		}
+		theirs.Close()
+		close(vm.ended)
+	}()
+	for range 2 { // each reader reads all
+		events := vm.Events()
+		if e, err := events.Wait(t.Context(), wire.Done); err != nil || e.Bytes != 7 {
+			t.Errorf("event %+v, %v", e, err)
+		}
+		var failed *GuestError
+		if _, err := events.Wait(t.Context(), wire.Done); !errors.As(err, &failed) || *failed != (GuestError{"s", "e"}) {
+			t.Errorf("a failed step: %v", err)
+		}
+		if _, err := events.Wait(t.Context(), wire.Done); !errors.Is(err, ErrEnded) {
+			t.Errorf("after the end: %v", err)
+		}
 	}
-	var failed *GuestError
-	if _, err := vm.WaitEvent(t.Context(), wire.Done); !errors.As(err, &failed) || *failed != (GuestError{"s", "e"}) {
-		t.Errorf("a failed step: %v", err)
-	}
-	if _, err := vm.WaitEvent(t.Context(), wire.Done); !errors.Is(err, ErrEnded) {
-		t.Errorf("after the end: %v", err)
+	r.Close()
+	if text, err := os.ReadFile(path); err != nil || bytes.Count(text, []byte("\n")) != 4 {
+		t.Errorf("the report is kept as %q (%v)", text, err)
 	}
 }
 
@@ -218,7 +301,7 @@ func TestMachineArgs(t *testing.T) {
 		Console: "console.log", Report: "report.jsonl"}
 	const common = "-name inquest-lab -no-user-config -nodefaults -display none -no-reboot -machine q35 -accel tcg -cpu max,la57=off " +
 		"-smp 2 -m 512M -kernel vmlinuz -initrd initrd -append console=ttyS0 lab.crash=sysrq " +
-		"-serial file:console.log -serial file:report.jsonl -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control"
+		"-serial file:console.log -chardev socket,id=report,fd=4 -serial chardev:report -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control"
 	for _, tt := range []struct {
 		change func(*Machine)
 		want   string

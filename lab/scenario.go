@@ -1,163 +1,159 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"inquest/internal/spelling"
 )
 
-// Scenario is something to happen in a guest, and how to dump it. Zero values of the
-// numbers, of Accel and of CrashKernel stand for what suits most.
+// Scenario is a thing with a name that can be made to happen in a guest. What the
+// guest does is told by the function of the same name in package guest; the rest is
+// here.
 type Scenario struct {
-	Name        string
-	Crash       string            // a key of Crashes
-	Kernel      *Kernel           // to boot
-	Dir         string            // that the results go to; it is made if need be
-	Accel       Accel             // Auto
-	CPUs        int               // 2
-	MemoryMiB   int               // 512
-	Sysctls     map[string]string // set before the crash, by name: "kernel.panic_on_oops"
-	Modules     []string          // loaded besides what the scenario itself needs
-	VMCoreInfo  bool              // the machine has a vmcoreinfo device, so that QEMU's dumps have the note
-	QEMU        []string          // dumps from outside, by format of dump-guest-memory
-	Kdump       []Save            // dumps from inside, by a capture kernel; excludes QEMU
-	CrashKernel string            // "160M": memory for the capture kernel; in one piece, so have thrice as much
-	Programs    map[string]string // static programs of the host to put into the guest's /bin, by name there
-	Run         [][]string        // commands of the guest to run before the crash, one after the other
-	Guest       string            // path of the compiled inquest/lab/guest; compiled when empty
-	Timeout     time.Duration     // 5 minutes
+	Name    string   // "sysrq"; in a family "FAMILY/NAME"
+	Doc     string   // one line
+	Options []Option // what --set changes
+	Kernel  string   // that it is for, as FindKernel takes it; "" is DefaultKernel
 
-	// Progress, if set, hears of each step as it begins.
-	Progress func(step string)
+	Modules   []string          // loaded in the guest, with all that they depend on
+	Sysctls   map[string]string // set before it begins, by name: "kernel.panic_on_oops"
+	Append    []string          // words for the kernel's command line
+	CPUs      int               // 0 is 2
+	MemoryMiB int               // 0 is 512
+	Patience  time.Duration     // after which a guest that neither panics nor ends counts as hung; 0 is two minutes
+
+	// Prepare, if set, adds to the guest's files what the scenario needs besides: a
+	// module that is built out of tree.
+	Prepare func(ctx context.Context, e *Experiment, image *Initramfs) error
+	// Meanwhile, if set, is the host's part while the scenario runs in the guest:
+	// what is to be done at its pauses, all of which it has to end. Without it, pauses
+	// end by themselves.
+	Meanwhile func(ctx context.Context, vm *VM, e *Experiment) error
+	// Truth is what ought to happen, given the experiment's options and kernel.
+	Truth func(e *Experiment) Truth
 }
 
-// Save is a dump that the capture kernel makes.
-type Save struct {
-	File      string   // its name
-	Arguments []string // of makedumpfile, which adds -F: "-z", "-d", "31"; without any, /proc/vmcore is copied
+// Option is a setting of a scenario.
+type Option struct {
+	Name   string
+	Doc    string   // one line
+	Values []string // the first is the default
+	Open   bool     // takes other values too: numbers, times
 }
 
-// Truth is what really happened in a crash: what an explanation of the dump ought to say.
+// Outcome is how a scenario ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Panicked Outcome = "panic"   // the kernel panicked
+	Alive    Outcome = "alive"   // the scenario ended, and the kernel said nothing
+	Warned   Outcome = "warning" // the scenario ended, but the kernel had warned
+	Hung     Outcome = "hung"    // neither panic nor end in time
+)
+
+// Truth is what a scenario really is: what an explanation of its dump ought to say.
+// Of several classes or culprits each is right, and the first says most; with no
+// class there is nothing to be found.
 type Truth struct {
-	Class   string `json:"class"`   // as in package explain; "" when nothing crashed
-	Culprit string `json:"culprit"` // the function to blame
+	Outcome  Outcome  `json:"outcome,omitempty"`  // "" when any will do
+	Classes  []string `json:"classes,omitempty"`  // as in package explain
+	Culprits []string `json:"culprits,omitempty"` // the functions to blame
+	Object   string   `json:"object,omitempty"`   // the type or the slab cache of the object that was misused
+	Why      string   `json:"why,omitempty"`      // in words, where the rest needs them
 }
 
-// Crashes are the ways for a guest to crash, by what its init calls them (lab.crash=).
-var Crashes = map[string]Truth{
-	"none":  {},
-	"sysrq": {Class: "user-panic", Culprit: "sysrq_handle_crash"},
+// scenarios are all that there are, in the order of `inquest lab list`.
+var scenarios = slices.Concat(
+	plainScenarios,
+)
+
+// plainScenarios are those that need nothing but a kernel.
+var plainScenarios = []*Scenario{
+	{
+		Name: "sysrq",
+		Doc:  "write c to /proc/sysrq-trigger: the crash that is asked for",
+		Truth: func(*Experiment) Truth {
+			return Truth{Outcome: Panicked, Classes: []string{"user-panic"}, Culprits: []string{"sysrq_handle_crash"}}
+		},
+	},
+	{
+		Name:  "none",
+		Doc:   "boot, start some tasks, and stay alive",
+		Truth: func(*Experiment) Truth { return Truth{Outcome: Alive} },
+	},
 }
 
-// ErrScenario is the error for a scenario that contradicts itself.
-var ErrScenario = errors.New("invalid scenario")
+// Scenarios returns all scenarios.
+func Scenarios() []*Scenario { return slices.Clone(scenarios) }
 
-// validated returns the scenario with its defaults filled in.
-func (s Scenario) validated() (Scenario, error) {
-	if s.CPUs == 0 {
-		s.CPUs = 2
-	}
-	if s.MemoryMiB == 0 {
-		s.MemoryMiB = 512
-	}
-	if s.CrashKernel == "" {
-		s.CrashKernel = "160M"
-	}
-	if s.Timeout == 0 {
-		s.Timeout = 5 * time.Minute
-	}
-	if s.Progress == nil {
-		s.Progress = func(string) {}
-	}
-	_, known := Crashes[s.Crash]
-	problem := ""
-	switch {
-	case s.Kernel == nil:
-		problem = "no kernel"
-	case s.Dir == "":
-		problem = "no directory for the results"
-	case !known:
-		problem = fmt.Sprintf("unknown crash %q: expected one of %s", s.Crash,
-			strings.Join(slices.Sorted(maps.Keys(Crashes)), ", "))
-	case len(s.Kdump) > 0 && len(s.QEMU) > 0:
-		problem = "dumps from outside and by kdump exclude each other: the capture kernel overwrites the machine"
-	case len(s.Kdump) > 0 && s.Crash == "none":
-		problem = "kdump needs a crash"
-	case s.CPUs < 0 || s.MemoryMiB < 0:
-		problem = "a negative size"
-	}
-	for _, save := range s.Kdump {
-		if !safeName(save.File) {
-			problem = fmt.Sprintf("bad name of a dump: %q", save.File)
+// ErrNoScenario is the error for a name that no scenario has.
+var ErrNoScenario = errors.New("no such scenario")
+
+// FindScenario returns the scenario of a name.
+func FindScenario(name string) (*Scenario, error) {
+	var names []string
+	for _, s := range scenarios {
+		if s.Name == name {
+			return s, nil
 		}
-		for _, a := range save.Arguments {
-			if strings.ContainsAny(a, ", \t\n\"") {
-				problem = fmt.Sprintf("argument %q of makedumpfile does not fit on a kernel command line", a)
+		names = append(names, s.Name)
+	}
+	return nil, fmt.Errorf("%w: %q%s", ErrNoScenario, name, spelling.DidYouMean(spelling.Closest(name, names)))
+}
+
+// Family returns the scenarios of a family, or the one of that name.
+func Family(name string) ([]*Scenario, error) {
+	var family []*Scenario
+	for _, s := range scenarios {
+		if s.Family() == name || s.Name == name {
+			family = append(family, s)
+		}
+	}
+	if len(family) == 0 {
+		_, err := FindScenario(name)
+		return nil, err
+	}
+	return family, nil
+}
+
+// Family is the part of the name that related scenarios share; "" if it stands alone.
+func (s *Scenario) Family() string {
+	family, _, ok := strings.Cut(s.Name, "/")
+	if !ok {
+		return ""
+	}
+	return family
+}
+
+// options returns the value of each option: as set, or its default.
+func (s *Scenario) options(set map[string]string) (map[string]string, error) {
+	values := make(map[string]string)
+	for _, o := range s.Options {
+		if len(o.Values) > 0 {
+			values[o.Name] = o.Values[0]
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		i := slices.IndexFunc(s.Options, func(o Option) bool { return o.Name == key })
+		if i < 0 {
+			var names []string
+			for _, o := range s.Options {
+				names = append(names, o.Name)
 			}
+			return nil, fmt.Errorf("there is no option %q%s", key, spelling.DidYouMean(spelling.Closest(key, names)))
 		}
-	}
-	for _, command := range s.Run {
-		for _, word := range command {
-			if strings.ContainsAny(word, ", \t\n\"") {
-				problem = fmt.Sprintf("word %q of a command does not fit on a kernel command line", word)
-			}
+		o := s.Options[i]
+		if !o.Open && !slices.Contains(o.Values, set[key]) {
+			return nil, fmt.Errorf("option %s is one of %s, not %q", key, strings.Join(o.Values, ", "), set[key])
 		}
+		values[key] = set[key]
 	}
-	for key, value := range s.Sysctls {
-		if strings.ContainsAny(key+value, " \t\n\"") {
-			problem = fmt.Sprintf("sysctl %q does not fit on a kernel command line", key)
-		}
-	}
-	if problem != "" {
-		return s, fmt.Errorf("%w %s: %s", ErrScenario, s.Name, problem)
-	}
-	return s, nil
+	return values, nil
 }
-
-// safeName reports whether a guest may name a file so: without directories, and
-// without what a kernel command line or the guest's init gives a meaning.
-func safeName(name string) bool {
-	return name != "" && name[0] != '.' && strings.IndexFunc(name, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-+", r))
-	}) < 0
-}
-
-// commandLine is what the guest's kernel and init are told.
-func (s *Scenario) commandLine() string {
-	words := []string{"console=ttyS0", "ignore_loglevel"} // the console is to have all that the log has
-	if len(s.Kdump) > 0 {
-		// Where no capture kernel takes over the machine resets, and QEMU ends.
-		words = append(words, "panic=-1", "crashkernel="+s.CrashKernel)
-	} else {
-		words = append(words, "panic=0")
-	}
-	for _, key := range slices.Sorted(maps.Keys(s.Sysctls)) {
-		words = append(words, "lab.sysctl="+key+"="+s.Sysctls[key])
-	}
-	for _, save := range s.Kdump {
-		word := "lab.save=" + save.File
-		if len(save.Arguments) > 0 {
-			word += ":" + strings.Join(save.Arguments, ",")
-		}
-		words = append(words, word)
-	}
-	for _, command := range s.Run {
-		words = append(words, "lab.run="+strings.Join(command, ","))
-	}
-	return strings.Join(append(words, "lab.crash="+s.Crash), " ")
-}
-
-// modules are what the guest loads.
-func (s *Scenario) modules() []string {
-	names := slices.Clone(s.Modules)
-	if s.VMCoreInfo {
-		names = append(names, "qemu_fw_cfg") // hands VMCOREINFO to QEMU
-	}
-	return names
-}
-
-// captureModules are what the capture kernel needs for its disk.
-var captureModules = []string{"virtio_pci", "virtio_blk"}

@@ -9,12 +9,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"inquest/lab/guest/wire"
 )
 
 // Machine is a virtual machine to be started. Everything in it is a path, a number
@@ -29,12 +28,15 @@ type Machine struct {
 	VMCoreInfo bool   // has the device that takes VMCOREINFO from the guest, for dump-guest-memory
 	Disk       string // raw image of a virtio disk; "" for none
 	Console    string // file that the first serial port is written to
-	Report     string // file that the second serial port is written to
+	Report     string // file that keeps what the guest sends over the second serial port
 }
 
-// qmpFD is the file descriptor at which QEMU finds its end of the monitor's socket:
-// the first one after standard error.
-const qmpFD = 3
+// The file descriptors at which QEMU finds its ends of sockets: the first ones after
+// standard error.
+const (
+	qmpFD    = 3 // the monitor
+	reportFD = 4 // the second serial port
+)
 
 // Args returns QEMU's arguments.
 func (m *Machine) Args() []string {
@@ -50,7 +52,8 @@ func (m *Machine) Args() []string {
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MemoryMiB) + "M",
 		"-kernel", m.Kernel, "-initrd", m.Initrd, "-append", m.Append,
 		"-serial", "file:" + m.Console,
-		"-serial", "file:" + m.Report,
+		"-chardev", "socket,id=report,fd=" + strconv.Itoa(reportFD),
+		"-serial", "chardev:report",
 		"-chardev", "socket,id=qmp,fd=" + strconv.Itoa(qmpFD),
 		"-mon", "chardev=qmp,mode=control",
 	}
@@ -73,9 +76,7 @@ func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 type VM struct {
 	QMP     *QMP
 	console string // path
-	report  tail
-	events  []wire.Event
-	lines   []byte // of the report, a beginning without its end
+	report  *report
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when QEMU is gone; err is set then
 	err     error
@@ -90,27 +91,42 @@ func Start(ctx context.Context, m *Machine) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, err := socketPair()
+	monitor, monitorEnd, err := socketPair("qmp")
 	if err != nil {
+		return nil, err
+	}
+	serial, serialEnd, err := socketPair("report")
+	if err != nil {
+		monitor.Close()
+		monitorEnd.Close()
+		return nil, err
+	}
+	report, err := newReport(serial, m.Report)
+	if err != nil {
+		monitor.Close()
+		monitorEnd.Close()
+		serialEnd.Close()
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, program, m.Args()...)
-	cmd.ExtraFiles = []*os.File{theirs} // becomes qmpFD
+	cmd.ExtraFiles = []*os.File{monitorEnd, serialEnd} // become qmpFD and reportFD
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	cmd.WaitDelay = 5 * time.Second
 	dieWithParent(cmd)
 	err = cmd.Start()
-	theirs.Close()
+	monitorEnd.Close() // or their ends would stay open when QEMU's are not
+	serialEnd.Close()
 	if err != nil {
 		cancel()
-		ours.Close()
+		monitor.Close()
+		report.Close()
 		return nil, err
 	}
 	vm := &VM{
 		console: m.Console,
-		report:  tail{path: m.Report},
+		report:  report,
 		cancel:  cancel,
 		ended:   make(chan struct{}),
 	}
@@ -121,15 +137,15 @@ func Start(ctx context.Context, m *Machine) (*VM, error) {
 		}
 		close(vm.ended)
 	}()
-	if vm.QMP, err = NewQMP(ctx, ours); err != nil {
+	if vm.QMP, err = NewQMP(ctx, monitor); err != nil {
 		vm.Close()
 		return nil, errors.Join(err, vm.err)
 	}
 	return vm, nil
 }
 
-// socketPair returns the two ends of the monitor's connection.
-func socketPair() (net.Conn, *os.File, error) {
+// socketPair returns the two ends of a connection: ours, and QEMU's.
+func socketPair(name string) (net.Conn, *os.File, error) {
 	syscall.ForkLock.RLock() // or a program that is started meanwhile inherits them
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err == nil {
@@ -140,7 +156,7 @@ func socketPair() (net.Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "qmp"), os.NewFile(uintptr(fds[1]), "qmp")
+	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
 	conn, err := net.FileConn(ours)
 	ours.Close()
 	if err != nil {
@@ -157,13 +173,8 @@ func (vm *VM) Close() {
 	if vm.QMP != nil {
 		vm.QMP.Close()
 	}
+	vm.report.Close()
 }
-
-// Formats of dump-guest-memory. "kdump-zlib" comes flattened, as makedumpfile -F writes it.
-const (
-	FormatELF       = "elf"
-	FormatKdumpZlib = "kdump-zlib"
-)
 
 // Dump stops the machine for as long as it writes its memory to a file.
 func (vm *VM) Dump(ctx context.Context, format, path string) error {
@@ -174,6 +185,31 @@ func (vm *VM) Dump(ctx context.Context, format, path string) error {
 
 // Stop stops all CPUs.
 func (vm *VM) Stop(ctx context.Context) error { return vm.QMP.Run(ctx, "stop", nil, nil) }
+
+// Continue has stopped CPUs run on.
+func (vm *VM) Continue(ctx context.Context) error { return vm.QMP.Run(ctx, "cont", nil, nil) }
+
+// Debugger connects to QEMU's GDB stub, which stops the machine. There can be one
+// connection at a time; after its end the machine is as it was left.
+func (vm *VM) Debugger(ctx context.Context) (net.Conn, error) {
+	dir, err := os.MkdirTemp("", "inquest-gdb-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // the socket needs no name once it is connected
+	path := filepath.Join(dir, "socket")
+	var answer string
+	err = vm.QMP.Run(ctx, "human-monitor-command", map[string]any{"command-line": "gdbserver unix:" + path + ",server=on,wait=off"}, &answer)
+	if err != nil {
+		return nil, err
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("connect to QEMU's GDB stub: %w: %s", err, strings.TrimSpace(answer))
+	}
+	return conn, nil
+}
 
 // WaitConsole waits until a text is on the console, or returns at once if it was there before.
 func (vm *VM) WaitConsole(ctx context.Context, text string) error {
@@ -190,51 +226,6 @@ func (vm *VM) WaitConsole(ctx context.Context, text string) error {
 		return fmt.Errorf("wait for %q on the console: %w", text, err)
 	}
 	return nil
-}
-
-// WaitEvent waits for the guest's next event of a kind. Those in front of it are
-// skipped, but for Failed, which is an error.
-func (vm *VM) WaitEvent(ctx context.Context, kind wire.Kind) (wire.Event, error) {
-	var found wire.Event
-	err := vm.wait(ctx, func() (bool, error) {
-		if err := vm.readEvents(); err != nil {
-			return false, err
-		}
-		for len(vm.events) > 0 {
-			found, vm.events = vm.events[0], vm.events[1:]
-			switch found.Kind {
-			case kind:
-				return true, nil
-			case wire.Failed:
-				return false, &GuestError{found.Step, found.Error}
-			}
-		}
-		return false, nil
-	})
-	if err != nil {
-		return wire.Event{}, fmt.Errorf("wait for event %q of the guest: %w", kind, err)
-	}
-	return found, nil
-}
-
-// GuestError is a step that failed inside of the guest.
-type GuestError struct{ Step, Text string }
-
-func (e *GuestError) Error() string { return "guest: " + e.Step + ": " + e.Text }
-
-func (vm *VM) readEvents() error {
-	more, err := vm.report.next()
-	vm.lines = append(vm.lines, more...)
-	for {
-		line, rest, whole := bytes.Cut(vm.lines, []byte("\n"))
-		if !whole || err != nil {
-			return err
-		}
-		var e wire.Event
-		if e, err = wire.Parse(line); err == nil {
-			vm.events, vm.lines = append(vm.events, e), rest
-		}
-	}
 }
 
 // wait calls ready until it is, at intervals that are short against anything a guest does.

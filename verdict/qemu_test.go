@@ -50,14 +50,17 @@ func TestVerdictQEMU(t *testing.T) {
 	}
 	// Those that call programs of the host, iptables, stay there.
 	tests := []string{"Install", "ForeignTable", "NoPermission", "Names", "Reject", "RejectLocal", "Kill", "Reload", "Flush", "Busy", "LeastPrivilege"}
-	r, err := lab.Run(t.Context(), lab.Scenario{
-		Name: t.Name(), Crash: "none", Kernel: k, Dir: dir, Accel: lab.Accel(*accel), MemoryMiB: 1024,
+	none, err := lab.FindScenario("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := lab.Run(t.Context(), lab.Experiment{
+		Scenario: none, Kernel: k, Dir: dir, Accel: lab.Accel(*accel), MemoryMiB: 1024,
 		Modules:  []string{"nfnetlink_queue", "nft_queue", "nft_ct", "nft_reject_inet", "veth"},
 		Programs: programs,
 		Run: [][]string{{
 			"/bin/verdict.test", "-test.v", "-inquest=/bin/inquest", "-test.run=^Test(" + strings.Join(tests, "|") + ")Netns$",
 		}},
-		QEMU:     []string{lab.FormatELF},
 		Progress: func(step string) { t.Log(step) },
 	})
 	if err != nil {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package guest
 
 import (
 	"archive/zip"
@@ -44,7 +44,7 @@ func capture(device string, saves []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
-		report(wire.Event{Kind: wire.Saved, File: name})
+		report(wire.Event{Kind: wire.Saved, Name: name})
 	}
 	if err := archive.Close(); err != nil {
 		return err

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,9 +12,11 @@ func TestParse(t *testing.T) {
 	for _, e := range []Event{
 		{Kind: Up, Guest: &Guest{Release: "6.1.0-56-cloud-amd64", Version: "#1 SMP", BuildID: "3b43", CPUs: 2}},
 		{Kind: Ready, Tasks: []Task{{PID: 90, TGID: 89, Comm: "w-pipe\n", Stack: []string{"pipe_read+0x3df"}}}},
-		{Kind: Crash, Way: "sysrq", Crasher: &Task{PID: 1, TGID: 1, Comm: "init"}},
+		{Kind: Begin, Name: "sysrq", Task: &Task{PID: 1, TGID: 1, Comm: "init"}},
+		{Kind: Fact, Name: "held", Value: 2.0},
+		{Kind: Fact, Name: "request_sock", Value: []any{"0xffff99f4a6ffc3f0", true}},
 		{Kind: Done, Bytes: 1 << 40},
-		{Kind: Failed, Step: "mount", Error: "no such device"},
+		{Kind: Failed, Text: "mount", Error: "no such device"},
 	} {
 		line := e.Line()
 		got, err := Parse(append(line[:len(line)-1], "\r\n"...))
@@ -28,6 +31,13 @@ func TestParse(t *testing.T) {
 		if e, err := Parse([]byte(line)); !errors.Is(err, ErrNotEvent) {
 			t.Errorf("Parse(%q) = %+v, %v", line, e, err)
 		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	e := Event{Kind: Fact, Name: "ratio", Value: math.Inf(1)} // for which JSON has no form
+	if got, err := Parse(e.Line()); err != nil || got.Value != "+Inf" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

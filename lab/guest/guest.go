@@ -1,25 +1,28 @@
 //go:build linux
 
-// Command guest is the only program in a lab guest's initramfs. As init it brings
-// the machine up, starts tasks for a dump to show, and crashes the kernel the way the
-// kernel command line asks for; as init of a kdump capture kernel it saves
+// Package guest is what runs inside of a lab's virtual machine: the only program in
+// its initramfs. As init it brings the machine up, starts tasks for a dump to show,
+// and has its part of a scenario happen; as init of a kdump capture kernel it saves
 // /proc/vmcore to the first virtio disk and turns the machine off.
+//
+// A scenario's part in the guest is one function of a [story], which the table
+// stories names.
 //
 // Kernel command line:
 //
-//	lab.crash=sysrq              write c to /proc/sysrq-trigger
-//	lab.crash=none               stay alive, all CPUs running
+//	lab.scenario=NAME            what is to happen
+//	lab.set=KEY=VALUE            an option of the scenario; may be repeated
 //	lab.sysctl=KEY=VALUE         set /proc/sys/KEY (dots or slashes); may be repeated
-//	lab.run=PROGRAM,ARG,...      run a program before the crash; may be repeated
+//	lab.run=PROGRAM,ARG,...      run a program before the scenario; may be repeated
 //	lab.save=FILE                have kdump copy /proc/vmcore to FILE; may be repeated
 //	lab.save=FILE:ARG,ARG,...    the same by makedumpfile with these arguments
 //
 // With lab.save the capture kernel /boot/vmlinuz and its /boot/initrd are loaded
-// before the crash, which takes crashkernel= on the command line too.
+// before the scenario, which takes crashkernel= on the command line too.
 //
 // Reports go to the second serial port as events of package wire. A step that fails
 // is reported, and ends the guest.
-package main
+package guest
 
 import (
 	"fmt"
@@ -27,6 +30,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,13 +38,24 @@ import (
 	"inquest/lab/guest/wire"
 )
 
-// The main goroutine stays on the thread that is PID 1, so that it is init that crashes.
-func init() { runtime.LockOSThread() }
+// Called reports whether this process is one of a guest's: its init, or one of those
+// that init starts. A program that is to be a guest's init asks before all else, and
+// calls Main then.
+func Called() bool {
+	return os.Getpid() == 1 && os.Args[0] == "/init" || slices.Contains(wire.Processes, filepath.Base(os.Args[0]))
+}
 
-func main() {
+// The main goroutine stays on the thread that is PID 1, so that it is init that crashes.
+func init() {
+	if Called() {
+		runtime.LockOSThread()
+	}
+}
+
+// Main is the life of such a process. It does not return.
+func Main() {
 	if os.Getpid() != 1 {
 		work(filepath.Base(os.Args[0]))
-		return
 	}
 	check("mount", mountAll())
 	words, err := readCommandLine()
@@ -70,9 +85,11 @@ func main() {
 	for _, command := range words["lab.run"] {
 		report(run(strings.Split(command, ",")))
 	}
-	for _, way := range words["lab.crash"] {
-		report(wire.Event{Kind: wire.Crash, Way: way, Crasher: &tasks[0]})
-		check("crash", crash(way))
+	for _, name := range words["lab.scenario"] {
+		s := newStory(name, words["lab.set"])
+		report(wire.Event{Kind: wire.Begin, Name: name, Task: &tasks[0]})
+		check("scenario "+name, s.tell())
+		report(wire.Event{Kind: wire.Ended})
 	}
 	sleepForever()
 }
@@ -82,26 +99,11 @@ func run(command []string) wire.Event {
 	const most = 256 << 10 // of output: the serial port is slow
 	cmd := exec.Command(command[0], command[1:]...)
 	out, err := cmd.CombinedOutput()
-	e := wire.Event{Kind: wire.Ran, Way: strings.Join(command, " "), Output: string(out[:min(len(out), most)])}
+	e := wire.Event{Kind: wire.Ran, Name: strings.Join(command, " "), Output: string(out[:min(len(out), most)])}
 	if err != nil {
 		e.Error = err.Error()
 	}
 	return e
-}
-
-// crash makes the crash happen. It returns only when that did not work, or when
-// there is nothing to do.
-func crash(way string) error {
-	switch way {
-	case "none":
-		return nil
-	case "sysrq":
-		if err := os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0); err != nil {
-			return err
-		}
-		return fmt.Errorf("the machine survived sysrq c")
-	}
-	return fmt.Errorf("unknown way lab.crash=%s", way)
 }
 
 // readCommandLine returns the values of each word of the kernel command line, in order.
@@ -118,32 +120,13 @@ func readCommandLine() (map[string][]string, error) {
 	return words, nil
 }
 
-// channel is where events go: the console until openReport has found better.
-var channel = os.Stdout
-
-func openReport() error {
-	f, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	channel = f
-	return nil
-}
-
-// report sends one event, and waits until it has left the machine: the next step
-// may be the last.
-func report(e wire.Event) {
-	channel.Write(e.Line())
-	unix.IoctlSetInt(int(channel.Fd()), unix.TCSBRK, 1) // tcdrain(3)
-}
-
 // check ends the guest if a step failed.
 func check(step string, err error) {
 	if err == nil {
 		return
 	}
 	fmt.Printf("guest: %s: %v\n", step, err)
-	report(wire.Event{Kind: wire.Failed, Step: step, Error: err.Error()})
+	report(wire.Event{Kind: wire.Failed, Text: step, Error: err.Error()})
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	sleepForever()
 }
