@@ -124,26 +124,38 @@ func (m *image) tokenTable(digitsAt Addr) (table, index Addr, ok bool) {
 	const before, after = 8192, 8192
 	m.left -= (before + after) / 8
 	buf := m.read(digitsAt-before, before+after)
-	// The string for '0' is number 0x30 of 256; each ends in a NUL.
-	start := before
-	for range '0' {
-		start = bytes.LastIndexByte(buf[:max(start-1, 0)], 0) + 1
+	// The string for '0' is number 0x30 of 256; each ends in a NUL. What stands in
+	// front of the first one may end in any byte.
+	second := before
+	for range '0' - 1 {
+		second = bytes.LastIndexByte(buf[:max(second-1, 0)], 0) + 1
 	}
-	var want [512]byte
-	pos := start
-	for i := range 256 {
+	var want [512]byte // less what the first one takes
+	pos := second
+	for i := 1; i < 256; i++ {
 		if pos >= len(buf) {
 			return 0, 0, false
 		}
-		le.PutUint16(want[2*i:], uint16(pos-start))
+		le.PutUint16(want[2*i:], uint16(pos-second))
 		pos += len(cut0(buf[pos:])) + 1
 	}
 	for index := pos; index < pos+16 && index+512 <= len(buf); index++ {
-		if bytes.Equal(buf[index:index+512], want[:]) {
+		first := le.Uint16(buf[index+2:])
+		if start := second - int(first); start >= 0 && indexFits(buf[index:index+512], want[:], first) {
 			return digitsAt - before + Addr(start), digitsAt - before + Addr(index), true
 		}
 	}
 	return 0, 0, false
+}
+
+// indexFits reports whether a token index is as wanted, but for the first token's size.
+func indexFits(index, want []byte, first uint16) bool {
+	for i := 2; i < len(index); i += 2 {
+		if le.Uint16(index[i:]) != le.Uint16(want[i:])+first {
+			return false
+		}
+	}
+	return le.Uint16(index) == 0 && first > 0
 }
 
 // addressesFirst completes t for the order before 6.4: somewhere in front of the

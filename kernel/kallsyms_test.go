@@ -23,6 +23,7 @@ var layouts = map[string]kerneltest.Kallsyms{
 	"7.0 not named":   {Seqs: true, PlaceRelative: true, PlainPerCPU: true, NotInInfo: true},
 	"no SMP, 4.18":    {Markers64: true, PlainPerCPU: true, NotInInfo: true},
 	"markers to fill": {FillTo: 1024, NotInInfo: true},
+	"no padding":      {Seqs: true, FillTo: 1023, NotInInfo: true},
 }
 
 func symbolMachine(l kerneltest.Kallsyms) *kerneltest.Machine {
