@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"inquest/internal/spelling"
+	"inquest/lab/guest"
 	"inquest/vmcore"
 )
 
@@ -28,6 +29,9 @@ const (
 )
 
 func main() {
+	if guest.Called() { // this process is the init of a virtual machine that `inquest lab` made
+		guest.Main()
+	}
 	os.Exit(run(os.Args[1:], stdio{os.Stdout, os.Stderr}))
 }
 
