@@ -7,6 +7,7 @@ var commands = []*command{
 	infoCommand,
 	btCommand,
 	psCommand,
+	runqCommand,
 	logCommand,
 	modCommand,
 	symCommand,
