@@ -1,0 +1,319 @@
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+
+	"inquest/internal/kerneltest"
+	"inquest/kernel"
+	"inquest/vmcore"
+)
+
+const text = kerneltest.LinkText
+
+// fakeVmlinux is the file of a small kernel: sk_free, sock_gen_put, and a function that
+// calls the former.
+func fakeVmlinux(t *testing.T, l kerneltest.Kallsyms) []byte {
+	t.Helper()
+	m := kerneltest.New()
+	m.KASLR = 0
+	l.NotInInfo = true
+	m.Kallsyms = l
+	m.Symbol("sk_free", 'T', text+0x100)
+	m.Symbol("sock_gen_put", 'T', text+0x200)
+	m.Symbol("nf_queue_entry_free", 'T', text+0x300)
+	m.PutString("Linux version 6.1.0-test (me@here) (gcc 12) #1 SMP Debian 6.1.7-1")
+	m.Symbols()
+	m.Write(text+0x310, call(text+0x310, text+0x100))
+	var memory []byte
+	for {
+		page := make([]byte, 4096)
+		phys, ok := m.Phys(text + uint64(len(memory)))
+		if !ok {
+			return vmlinuxOf(memory)
+		}
+		m.ReadPhys(page, vmcore.PhysAddr(phys))
+		memory = append(memory, page...)
+	}
+}
+
+func call(from, to uint64) []byte {
+	return binary.LittleEndian.AppendUint32([]byte{0xe8}, uint32(to-from-5))
+}
+
+// vmlinuxOf is an ELF file with one segment at text, and one of per-CPU data.
+func vmlinuxOf(memory []byte) []byte {
+	const at = 4096
+	le := binary.LittleEndian
+	f := make([]byte, at)
+	copy(f, "\x7fELF\x02\x01\x01")
+	le.PutUint16(f[16:], uint16(elf.ET_EXEC))
+	le.PutUint16(f[18:], uint16(elf.EM_X86_64))
+	le.PutUint32(f[20:], 1)
+	le.PutUint64(f[32:], ehdrSize)
+	le.PutUint16(f[52:], ehdrSize)
+	le.PutUint16(f[54:], phdrSize)
+	le.PutUint16(f[56:], 2)
+	le.PutUint16(f[58:], 64)
+	for i, virt := range []uint64{text, 0} {
+		p := f[ehdrSize+i*phdrSize:]
+		le.PutUint32(p, uint32(elf.PT_LOAD))
+		for j, v := range []uint64{at, virt, virt - startKernelMap, uint64(len(memory)), uint64(len(memory))} {
+			le.PutUint64(p[8+8*j:], v)
+		}
+	}
+	return append(f, memory...)
+}
+
+// bzImageOf wraps a payload as a boot loader sees it.
+func bzImageOf(payload []byte) []byte {
+	const sects, offset = 3, 0x80
+	f := make([]byte, (sects+1)*512+offset)
+	f[0x1f1] = sects
+	copy(f[0x202:], "HdrS\x0f\x02")
+	binary.LittleEndian.PutUint32(f[0x248:], offset)
+	binary.LittleEndian.PutUint32(f[0x24c:], uint32(len(payload)+4))
+	f = append(f, payload...)
+	return append(f, 1, 2, 3, 4) // the kernel's size, and what comes after it
+}
+
+func gzipped(data []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(data)
+	w.Close()
+	return b.Bytes()
+}
+
+func TestNew(t *testing.T) {
+	layouts := map[string]kerneltest.Kallsyms{
+		"4.18": {Markers64: true},
+		"6.2":  {Seqs: true},
+		"6.4":  {Seqs: true, NamesFirst: true},
+		"7.0":  {Seqs: true, PlaceRelative: true, PlainPerCPU: true},
+	}
+	for name, l := range layouts {
+		file := fakeVmlinux(t, l)
+		for kind, data := range map[string][]byte{
+			"vmlinux":            file,
+			"vmlinux.gz":         gzipped(file),
+			"vmlinuz":            bzImageOf(gzipped(file)),
+			"vmlinuz, not small": bzImageOf(file),
+		} {
+			img, err := New(data)
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, kind, err)
+				continue
+			}
+			if img.Release != "6.1.0-test" || !strings.HasSuffix(img.Banner, "#1 SMP Debian 6.1.7-1") {
+				t.Errorf("%s, %s: release %q, banner %q", name, kind, img.Release, img.Banner)
+			}
+			syms, err := img.LookupAll("nf_queue_entry_free")
+			if err != nil || syms[0].Addr != text+0x300 {
+				t.Errorf("%s, %s: nf_queue_entry_free is %v, %v", name, kind, syms, err)
+			}
+			code, err := img.Slice(text+0x310, 5)
+			if err != nil || !bytes.Equal(code, call(text+0x310, text+0x100)) {
+				t.Errorf("%s, %s: code % x, %v", name, kind, code, err)
+			}
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	file := fakeVmlinux(t, kerneltest.Kallsyms{})
+	dump := bytes.Clone(file)
+	dump[16] = byte(elf.ET_CORE)
+	short := file[:len(file)/2]
+	tests := []struct {
+		name string
+		data []byte
+		want error
+	}{
+		{"nothing", nil, ErrNotKernel},
+		{"text", []byte("hello"), ErrNotKernel},
+		{"a dump", dump, ErrNotKernel},
+		{"cut", short, ErrCorrupt},
+		{"cut payload", bzImageOf(gzipped(file)[:1000]), ErrCorrupt},
+		{"payload that is none", bzImageOf([]byte("hello")), ErrNotKernel},
+		{"no symbols", vmlinuxOf(make([]byte, 1<<20)), ErrNotKernel},
+		{"header only", file[:ehdrSize-1], ErrCorrupt},
+	}
+	for _, tt := range tests {
+		if _, err := New(tt.data); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+// relocation is an entry of .rela.text.
+type relocation struct {
+	off    uint64
+	kind   elf.R_X86_64
+	symbol string
+	addend int64
+}
+
+// moduleOf is a module file with the functions first, at 0, and second, at 32, and
+// these relocations of its code.
+func moduleOf(code []byte, relocations []relocation) []byte {
+	le := binary.LittleEndian
+	names := []byte{0}
+	symtab := make([]byte, 24)
+	number := map[string]uint64{}
+	symbol := func(name string, info byte, section uint16, value, size uint64) {
+		number[name] = uint64(len(symtab) / 24)
+		symtab = le.AppendUint32(symtab, uint32(len(names)))
+		symtab = append(symtab, info, 0)
+		symtab = le.AppendUint16(symtab, section)
+		symtab = le.AppendUint64(le.AppendUint64(symtab, value), size)
+		names = append(append(names, name...), 0)
+	}
+	const function = byte(elf.STT_FUNC)
+	symbol("first", function, 1, 0, 32)
+	symbol("second", function, 1, 32, uint64(len(code)-32))
+	var rela []byte
+	for _, r := range relocations {
+		if _, ok := number[r.symbol]; !ok {
+			symbol(r.symbol, 0x10, 0, 0, 0)
+		}
+		rela = le.AppendUint64(rela, r.off)
+		rela = le.AppendUint64(rela, number[r.symbol]<<32|uint64(r.kind))
+		rela = le.AppendUint64(rela, uint64(r.addend))
+	}
+	sections := []struct {
+		typ        elf.SectionType
+		flags      elf.SectionFlag
+		link, info uint32
+		data       []byte
+		entry      uint64
+	}{
+		{},
+		{elf.SHT_PROGBITS, elf.SHF_ALLOC | elf.SHF_EXECINSTR, 0, 0, code, 0},
+		{elf.SHT_RELA, 0, 3, 1, rela, 24},
+		{elf.SHT_SYMTAB, 0, 4, 1, symtab, 24},
+		{elf.SHT_STRTAB, 0, 0, 0, names, 0},
+	}
+	f := make([]byte, ehdrSize)
+	var headers []byte
+	for _, s := range sections {
+		headers = le.AppendUint32(le.AppendUint32(headers, 0), uint32(s.typ))
+		for _, v := range []uint64{uint64(s.flags), 0, uint64(len(f)), uint64(len(s.data))} {
+			headers = le.AppendUint64(headers, v)
+		}
+		headers = le.AppendUint32(le.AppendUint32(headers, s.link), s.info)
+		headers = le.AppendUint64(le.AppendUint64(headers, 1), s.entry)
+		f = append(f, s.data...)
+	}
+	copy(f, "\x7fELF\x02\x01\x01")
+	le.PutUint16(f[16:], uint16(elf.ET_REL))
+	le.PutUint16(f[18:], uint16(elf.EM_X86_64))
+	le.PutUint32(f[20:], 1)
+	le.PutUint64(f[40:], uint64(len(f)))
+	le.PutUint16(f[52:], ehdrSize)
+	le.PutUint16(f[58:], 64)
+	le.PutUint16(f[60:], uint16(len(sections)))
+	le.PutUint16(f[62:], 4)
+	return append(f, headers...)
+}
+
+func TestAddModule(t *testing.T) {
+	img, err := New(fakeVmlinux(t, kerneltest.Kallsyms{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := bytes.Repeat([]byte{0x90}, 64)
+	for _, at := range []int{0, 8, 32} {
+		code[at] = 0xe8
+	}
+	file := moduleOf(code, []relocation{
+		{1, elf.R_X86_64_PLT32, "sk_free", -4},
+		{9, elf.R_X86_64_PC32, "elsewhere", -4},
+		{33, elf.R_X86_64_PLT32, "first", -4},
+		{200, elf.R_X86_64_PLT32, "first", -4}, // behind the code
+	})
+	for _, name := range []string{"one", "two"} {
+		if err := img.AddModule(name, gzipped(file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	targets := func(fn string, offs ...int) (names []string) {
+		syms, err := img.LookupAll(fn)
+		if err != nil || len(syms) != 2 || syms[0].Module != "one" || syms[1].Module != "two" || syms[0].Size != 32 {
+			t.Fatalf("%s: %v, %v", fn, syms, err)
+		}
+		code, err := img.Slice(syms[1].Addr, int(syms[1].Size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, off := range offs {
+			to := syms[1].Addr + kernel.Addr(off+5) + kernel.Addr(int64(int32(binary.LittleEndian.Uint32(code[off+1:]))))
+			sym, at, ok := img.SymbolAt(to)
+			if !ok || at != 0 {
+				t.Errorf("%s+%d leads to %v: %v+%d", fn, off, to, sym, at)
+			}
+			names = append(names, sym.Name+sym.Module)
+		}
+		return names
+	}
+	if got := strings.Join(append(targets("first", 0, 8), targets("second", 0)...), " "); got != "sk_free elsewhere firsttwo" {
+		t.Errorf("calls lead to %s", got)
+	}
+	if _, err := img.LookupAll("third"); !errors.Is(err, kernel.ErrNoSymbol) {
+		t.Errorf("third: %v", err)
+	}
+	syms, _ := img.LookupAll("second")
+	if _, err := img.Slice(syms[0].Addr, 1000); !errors.Is(err, kernel.ErrCorrupt) {
+		t.Errorf("reading past a section: %v", err)
+	}
+	for name, bad := range map[string][]byte{"vmlinux": fakeVmlinux(t, kerneltest.Kallsyms{}), "cut": file[:len(file)-100], "text": []byte("x")} {
+		if err := img.AddModule(name, bad); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzAddModule(f *testing.F) {
+	code := bytes.Repeat([]byte{0x90}, 64)
+	f.Add(moduleOf(code, []relocation{{1, elf.R_X86_64_PLT32, "x", -4}, {33, elf.R_X86_64_64, "first", 1 << 40}}))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		img := &Image{Kernel: emptyKernel(t)}
+		if img.AddModule("m", file) == nil {
+			for _, s := range img.modules[0].symbols {
+				img.Slice(s.Addr, int(s.Size))
+				img.SymbolAt(s.Addr + 1)
+			}
+		}
+	})
+}
+
+// emptyKernel is a kernel without any symbols.
+func emptyKernel(t *testing.T) *kernel.Kernel {
+	c, err := asCore(vmlinuxOf(make([]byte, 4096)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump, err := vmcore.NewReader(vmcore.Part{R: c, Size: c.size(), Name: "vmlinux"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := kernel.Open(dump)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func FuzzNew(f *testing.F) {
+	f.Add(vmlinuxOf(make([]byte, 64)))
+	f.Add(bzImageOf(gzipped(vmlinuxOf([]byte("Linux version 6.1 (x)")))))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		New(file)
+	})
+}
