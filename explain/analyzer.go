@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"inquest/kernel"
+	"inquest/stack"
 )
 
 // Class is the kind of failure, one of a fixed list that other tools rely on.
@@ -120,9 +121,14 @@ type Finding struct {
 	Advisory   *Known     `json:"advisory,omitempty"`
 	Overrun    []Overrun  `json:"overrun,omitempty"`
 	Advice     []string   `json:"advice,omitempty"`
+	Blame      *Blame     `json:"blame,omitempty"`     // where to look first; nil where nothing says it
+	Signature  string     `json:"signature,omitempty"` // that dumps of the same bug share
 	// Weight ranks what is certain or likely: a cause weighs more than what follows
 	// from it.
 	Weight int `json:"-"`
+
+	culprit string        // the function that did it, where the analyzer knows; without suffixes
+	stack   []stack.Frame // on which it happened, where that is not the crashed CPU's
 }
 
 // rank is the weight of a finding, below all others for one that is only possible.
@@ -174,6 +180,10 @@ func (c *Case) Findings() []Finding {
 	})
 	if c.Crash != nil {
 		all = c.attachKnown(all)
+	}
+	for i := range all {
+		c.blameFinding(&all[i])
+		all[i].Signature = Signature(&all[i])
 	}
 	return all
 }

@@ -28,7 +28,7 @@ var BugTrap = &Analyzer{
 		}
 		f := Finding{
 			Class:      Bug,
-			Title:      fmt.Sprintf("BUG at %s in %s", cr.Event.Trigger, functionOf(at)),
+			Title:      "BUG in " + functionOf(at),
 			Confidence: Certain,
 			Weight:     1,
 			Evidence:   []Evidence{{Text: cr.Event.Message, Check: "log"}},

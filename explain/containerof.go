@@ -51,6 +51,7 @@ func (c *Case) wrongContainer(p *promise) (Finding, bool) {
 		Title:      fmt.Sprintf("%s of an object of slab cache %s was taken for that of %s in %s", article(m.typ.Name), m.obj.Cache.Name, article(p.typ.Name), giver),
 		Confidence: Likely,
 		Weight:     10,
+		culprit:    c.giverFunction(p),
 	}
 	if p.sure && m.sure && slices.ContainsFunc(uses, func(a access) bool { return a.sure }) {
 		f.Confidence = Certain

@@ -2,6 +2,8 @@ package explain
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -33,6 +35,7 @@ type wait struct {
 	from  string // how the lock's address was found
 	owner kernel.Addr
 	sure  bool // the task's stack is reliable
+	stack []stack.Frame
 }
 
 func runDeadlocked(c *Case) []Finding {
@@ -125,7 +128,7 @@ func (c *Case) waitsFor(t *kernel.Task) (w wait, ok bool) {
 	}
 	trace := c.Unwinder.Task(t)
 	c.Unwinder.Arguments(trace)
-	w.task, w.sure = t, trace.Reliable
+	w.task, w.sure, w.stack = t, trace.Reliable, trace.Frames
 	try := func(function string, args []stack.Arg) bool {
 		for _, l := range locking {
 			if !strings.HasPrefix(function, l.function) {
@@ -208,11 +211,14 @@ func (c *Case) deadlockFinding(circle []wait) Finding {
 	n := len(circle)
 	switch n {
 	case 1:
-		f.Title = fmt.Sprintf("deadlock: %s waits for a %s that it holds itself", names[0], circle[0].kind)
+		f.Title = fmt.Sprintf("deadlock: a task waits for a %s that it holds itself", circle[0].kind)
 	case 2:
-		f.Title = fmt.Sprintf("deadlock: %s and %s each wait for a lock that the other holds", names[0], names[1])
+		f.Title = "deadlock: two tasks each wait for a lock that the other holds"
 	default:
-		f.Title = fmt.Sprintf("deadlock: %s and %s wait in a circle for locks that the next of them holds", strings.Join(names[:n-1], ", "), names[n-1])
+		f.Title = fmt.Sprintf("deadlock: %d tasks wait in a circle for locks that the next of them holds", n)
+	}
+	if by := c.lockers(&f, circle); by != "" {
+		f.Title += ", in " + by
 	}
 	for i, w := range circle {
 		what := fmt.Sprintf("struct %s %s", w.kind, c.lockName(w.lock))
@@ -229,6 +235,22 @@ func (c *Case) deadlockFinding(circle []wait) Finding {
 	f.Advice = append(f.Advice, "All tasks must take these locks in the same order. A kernel with CONFIG_PROVE_LOCKING reports the wrong order "+
 		"before anything hangs.")
 	return f
+}
+
+// lockers names the functions that asked for the locks of a circle, in an order that does
+// not depend on where the search began, and notes the first one's stack.
+func (c *Case) lockers(f *Finding, circle []wait) string {
+	functions := map[string][]stack.Frame{}
+	for _, w := range circle {
+		if b := BlameFor(c.places(w.stack)); b.Function != "" {
+			functions[b.Function] = w.stack
+		}
+	}
+	names := slices.Sorted(maps.Keys(functions))
+	if len(names) > 0 {
+		f.stack = functions[names[0]]
+	}
+	return strings.Join(names, ", ")
 }
 
 // heldBy says of a task that waits for a lock who holds that, and where that one is.

@@ -95,9 +95,9 @@ func TestDeadlockFinding(t *testing.T) {
 		title      string
 		confidence Confidence
 	}{
-		{waits(true, "a"), "deadlock: a (pid 1) waits for a mutex that it holds itself", Certain},
-		{waits(true, "a", "b"), "deadlock: a (pid 1) and b (pid 2) each wait for a lock that the other holds", Certain},
-		{waits(false, "a", "b", "c"), "deadlock: a (pid 1), b (pid 2) and c (pid 3) wait in a circle for locks that the next of them holds", Likely},
+		{waits(true, "a"), "deadlock: a task waits for a mutex that it holds itself", Certain},
+		{waits(true, "a", "b"), "deadlock: two tasks each wait for a lock that the other holds", Certain},
+		{waits(false, "a", "b", "c"), "deadlock: 3 tasks wait in a circle for locks that the next of them holds", Likely},
 	} {
 		f := c.deadlockFinding(tt.circle)
 		if diff := cmp.Diff(tt.title, f.Title); diff != "" || f.Confidence != tt.confidence || f.Class != Deadlock {

@@ -50,6 +50,7 @@ var FreedTwice = &Analyzer{
 			Confidence: Likely,
 			Weight:     8,
 			Objects:    []Object{c.object(obj, "freed twice")},
+			culprit:    functionOf(freer),
 		}
 		if sure {
 			f.Confidence = Certain

@@ -129,7 +129,7 @@ func (c *Case) fetchFault() (Finding, bool) {
 	}
 	f := Finding{
 		Class:      bad.class,
-		Title:      fmt.Sprintf("jump to %s", shortAddr(uint64(site.PC))),
+		Title:      "jump to a wild address",
 		Confidence: Certain,
 		Evidence:   []Evidence{{Text: "the CPU was told to execute at a bad address: " + bad.what, Addr: site.PC}},
 	}

@@ -27,6 +27,7 @@ var ListDebug = &Analyzer{
 			Title:      fmt.Sprintf("corrupted list, found when %s in %s", doing, functionOf(caller)),
 			Confidence: Certain,
 			Weight:     2,
+			culprit:    functionOf(caller),
 			Evidence: []Evidence{
 				{Text: "the kernel's list check says: " + text, Check: "log"},
 				{Text: fmt.Sprintf("%s was called from %s", functionOf(frame), caller), Check: "bt"},

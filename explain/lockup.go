@@ -15,10 +15,10 @@ var Lockup = &Analyzer{
 		switch cr.Event.Kind {
 		case KindSoftLockup:
 			f.Class = SoftLockup
-			f.Title = fmt.Sprintf("soft lockup: %s kept CPU %d for %s", cr.Event.Comm, cr.Event.CPU, cr.Event.Trigger)
+			f.Title = "soft lockup"
 		case KindHardLockup:
 			f.Class = HardLockup
-			f.Title = fmt.Sprintf("hard lockup: CPU %d took no interrupts any more", cr.Event.CPU)
+			f.Title = "hard lockup"
 		default:
 			return nil
 		}
@@ -30,7 +30,7 @@ var Lockup = &Analyzer{
 				trace = c.Unwinder.Task(t)
 				for i := range trace.Frames {
 					if !dying(trace.Frames[i].Symbol.Name) {
-						at = trace.Frames[i].Name()
+						at, f.stack = trace.Frames[i].Name(), trace.Frames[i:]
 						break
 					}
 				}

@@ -34,7 +34,8 @@ var Panic = &Analyzer{
 		switch {
 		case c.onStack("sysrq_handle_crash") || strings.Contains(reason, "sysrq triggered crash"):
 			f.Class = UserPanic
-			f.Title = fmt.Sprintf("somebody crashed the machine on purpose, by sysrq%s", c.by())
+			f.Title = "somebody crashed the machine on purpose, by sysrq"
+			f.Evidence = append(f.Evidence, c.by()...)
 		case strings.Contains(reason, "Attempted to kill init"):
 			f.Title = "init died, and a kernel cannot go on without it"
 			f.Advice = append(f.Advice, "exitcode is init's wait status: the low byte is the signal that killed it, the next one its exit code.")
@@ -65,11 +66,12 @@ func noReport(c *Case) []Finding {
 		return nil
 	}
 	if c.onStack("sysrq_handle_crash") {
+		on := Evidence{Text: "sysrq_handle_crash is on the stack of the CPU that panicked", Check: "bt"}
 		return []Finding{{
 			Class:      UserPanic,
-			Title:      fmt.Sprintf("somebody crashed the machine on purpose, by sysrq%s", c.by()),
+			Title:      "somebody crashed the machine on purpose, by sysrq",
 			Confidence: Certain,
-			Evidence:   []Evidence{{Text: "sysrq_handle_crash is on the stack of the CPU that panicked", Check: "bt"}},
+			Evidence:   append([]Evidence{on}, c.by()...),
 		}}
 	}
 	return []Finding{{
@@ -80,15 +82,13 @@ func noReport(c *Case) []Finding {
 	}}
 }
 
-func (c *Case) by() string {
+// by says who pressed the key, where it was a program.
+func (c *Case) by() []Evidence {
 	t := c.Crash.Task
-	switch {
-	case t == nil || t.Idle:
-		return ""
-	case c.onStack("write_sysrq_trigger"):
-		return fmt.Sprintf(": %s (pid %d) wrote to /proc/sysrq-trigger", t.Comm, t.PID)
+	if t == nil || t.Idle || !c.onStack("write_sysrq_trigger") {
+		return nil
 	}
-	return ""
+	return []Evidence{{Text: fmt.Sprintf("%s (pid %d) wrote to /proc/sysrq-trigger", t.Comm, t.PID), Check: fmt.Sprintf("bt %d", t.PID)}}
 }
 
 // onStack reports whether a function is on the crashed task's stack.

@@ -143,17 +143,21 @@ func (p *promise) outermost() passing { return p.passings[len(p.passings)-1] }
 // giver is the function that gave it to the first one. A call through a pointer may
 // have led to functions that left the stack since, by tail calls.
 func (c *Case) giver(p *promise) string {
-	frames := c.Crash.Trace.Frames
-	out := p.outermost()
-	i := out.frame + 1
-	if i >= len(frames) || frames[i].Symbol.Name == "" {
-		return out.function
-	}
-	name := base(frames[i].Symbol.Name)
-	if !c.callsDirectly(frames[i].PC) {
+	name := c.giverFunction(p)
+	if i := p.outermost().frame + 1; i < len(c.Crash.Trace.Frames) && !c.callsDirectly(c.Crash.Trace.Frames[i].PC) {
 		name += " or what it called"
 	}
 	return name
+}
+
+// giverFunction is the name alone.
+func (c *Case) giverFunction(p *promise) string {
+	frames := c.Crash.Trace.Frames
+	out := p.outermost()
+	if i := out.frame + 1; i < len(frames) && frames[i].Symbol.Name != "" {
+		return base(frames[i].Symbol.Name)
+	}
+	return base(out.function)
 }
 
 // callsDirectly reports whether the call in front of a return address names its target.

@@ -28,6 +28,7 @@ var RefCounter = &Analyzer{
 			Title:      fmt.Sprintf("%s in %s", strings.TrimSuffix(strings.TrimPrefix(text, "refcount_t: "), "."), functionOf(caller)),
 			Confidence: Certain,
 			Weight:     2,
+			culprit:    functionOf(caller),
 			Evidence: []Evidence{
 				{Text: "the kernel says: " + text, Check: "log"},
 				{Text: "the counter was changed in " + caller, Check: "bt"},

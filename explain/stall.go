@@ -15,15 +15,17 @@ var Stall = &Analyzer{
 		switch cr.Event.Kind {
 		case KindHungTask:
 			f.Class = HungTask
-			f.Title = fmt.Sprintf("%s was blocked for more than %s", cr.Event.Comm, cr.Event.Trigger)
+			f.Title = "task blocked for too long"
 			t, err := c.Kernel.FindTask(cr.Event.PID)
 			if err != nil {
 				break
 			}
 			f.Evidence = append(f.Evidence, c.heldBy(t)...)
-			for _, fr := range c.Unwinder.Task(t).Frames {
+			frames := c.Unwinder.Task(t).Frames
+			for i, fr := range frames {
 				if name := base(fr.Symbol.Name); !scheduling[name] {
-					f.Title += " in " + name
+					f.stack = frames[i:]
+					f.Title += " in " + BlameFor(c.places(f.stack)).Function
 					f.Evidence = append(f.Evidence, Evidence{
 						Text: fmt.Sprintf("pid %d waits in %s", t.PID, fr.Name()), Check: fmt.Sprintf("bt %d", t.PID),
 					})

@@ -120,11 +120,11 @@ func (c *Case) timerLate(cpu int, now uint64) (late time.Duration, due uint64) {
 }
 
 func (c *Case) stuckFinding(cpu int, trace *stack.Trace, at int, late time.Duration, due, now uint64) Finding {
-	f := Finding{Class: HardLockup, Confidence: Likely, Weight: 1}
-	f.Title = fmt.Sprintf("hard lockup: %s (pid %d) keeps CPU %d with its interrupts off, for %.1f s", trace.Task.Comm, trace.Task.PID, cpu, late.Seconds())
+	f := Finding{Class: HardLockup, Title: "hard lockup: interrupts stay off", Confidence: Likely, Weight: 1, stack: trace.Frames[at:]}
 	c.Unwinder.Arguments(trace)
 	f.Evidence = append(f.Evidence, Evidence{
-		Text: fmt.Sprintf("CPU %d was at %s, with the interrupt flag clear", cpu, trace.Frames[at].Name()), Addr: trace.Frames[at].PC,
+		Text: fmt.Sprintf("%s (pid %d) keeps CPU %d for %.1f s: it was at %s, with the interrupt flag clear", trace.Task.Comm, trace.Task.PID, cpu,
+			late.Seconds(), trace.Frames[at].Name()), Addr: trace.Frames[at].PC,
 		Check: fmt.Sprintf("bt --cpu %d", cpu),
 	})
 	named := false

@@ -71,6 +71,7 @@ func (c *Case) confusion(p *promise) (Finding, bool) {
 		Weight:     10,
 		Objects:    []Object{c.taken(p, obj, really)},
 		Pointer:    c.pointer(p),
+		culprit:    c.giverFunction(p),
 	}
 	if p.sure && slices.ContainsFunc(beyond, func(a access) bool { return a.sure }) {
 		f.Confidence = Certain

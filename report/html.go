@@ -74,6 +74,7 @@ type pageFinding struct {
 	Title      string
 	Class      string
 	Confidence string
+	Blame      string
 	Evidence   []pageEvidence
 	Known      *explain.Known
 	Signs      []string
@@ -154,7 +155,7 @@ func newPage(st *story, addrs *addresses) *page {
 }
 
 func newPageFinding(f explain.Finding, addrs *addresses) pageFinding {
-	out := pageFinding{Title: f.Title, Class: string(f.Class), Confidence: f.Confidence.String(), Known: f.Advisory, Advice: f.Advice}
+	out := pageFinding{Title: f.Title, Class: string(f.Class), Confidence: f.Confidence.String(), Blame: capital(blame(f)), Known: f.Advisory, Advice: f.Advice}
 	for _, e := range f.Evidence {
 		pe := pageEvidence{Text: addrs.link(e.Text)}
 		if e.Check != "" {

@@ -49,6 +49,9 @@ func (m *markdown) cause() {
 	if len(m.findings) > 0 {
 		f := m.findings[0]
 		m.printf("\n**%s, %s.** %s\n", prose(string(f.Class)), f.Confidence, prose(m.lead))
+		if b := blame(f); b != "" {
+			m.printf("\n%s.\n", prose(capital(b)))
+		}
 	}
 }
 

@@ -106,6 +106,11 @@ func (t *text) cause() {
 		t.printf("  %s\n", t.s.paint(red, shorten(l, t.s.width()-2)))
 	}
 	t.printf("  %s\n", t.s.paint(dim, t.s.cut(fmt.Sprintf("%s, %s", f.Class, f.Confidence))))
+	if b := blame(f); b != "" {
+		for _, l := range t.s.wrap("  ", "  ", b) {
+			t.printf("%s\n", t.s.paint(dim, l))
+		}
+	}
 	if t.lead != "" {
 		t.WriteByte('\n')
 		t.lines(t.s.wrap("  ", "  ", t.lead))

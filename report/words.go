@@ -35,6 +35,27 @@ var meaning = map[explain.Class]string{
 	explain.UserPanic:       "Nothing failed: the crash was asked for.",
 }
 
+// blame says where to look first, and by what the bug is known again.
+func blame(f explain.Finding) string {
+	if f.Signature == "" {
+		return ""
+	}
+	text := ""
+	if b := f.Blame; b != nil {
+		text = "blame " + clean(b.Function)
+		switch {
+		case b.Module != "" && b.Subsystem != "" && b.Subsystem != b.Module:
+			text += fmt.Sprintf(" (module %s, %s)", clean(b.Module), b.Subsystem)
+		case b.Module != "":
+			text += fmt.Sprintf(" (module %s)", clean(b.Module))
+		case b.Subsystem != "":
+			text += fmt.Sprintf(" (%s)", b.Subsystem)
+		}
+		text += ", "
+	}
+	return text + "signature " + f.Signature
+}
+
 // lead says what happened in a sentence or two.
 func lead(f explain.Finding, d *drawing) string {
 	text := meaning[f.Class]
