@@ -207,7 +207,8 @@ func dnsByParser(b []byte) (f DNSFacts, ok bool) {
 		}
 		for _, a := range m.Additionals {
 			if a.Header.Type == dnsmessage.TypeOPT {
-				code = a.Header.ExtendedRCode(m.RCode)
+				// RFC 6891, 6.1.3; x/net's ExtendedRCode knows version 0 alone.
+				code = dnsmessage.RCode(a.Header.TTL>>24<<4) | m.RCode
 			}
 		}
 		f.RCode = rcodeName(uint16(code))
