@@ -111,11 +111,7 @@ func (a apt) show(ctx context.Context, name string) (string, error) {
 
 // unpack downloads packages ("name=version") to dir and unpacks them to dir/root.
 func (a apt) unpack(ctx context.Context, dir string, list []string) error {
-	args := append(append(a.options[:len(a.options):len(a.options)], "--quiet", "download"), list...)
-	if _, err := runTool(ctx, dir, aptEnv, "apt-get", args...); err != nil {
-		return err
-	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	debs, err := a.download(ctx, dir, list)
 	if err != nil {
 		return err
 	}
@@ -129,4 +125,35 @@ func (a apt) unpack(ctx context.Context, dir string, list []string) error {
 		}
 	}
 	return nil
+}
+
+// unpackFile downloads a package to dir, and takes one file out of it to dir/root.
+func (a apt) unpackFile(ctx context.Context, dir, pkg, file string) error {
+	debs, err := a.download(ctx, dir, []string{pkg})
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(dir, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	archive := filepath.Join(dir, "archive.tar")
+	for _, deb := range debs {
+		if _, err := runTool(ctx, dir, nil, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" >"$2"`, "sh", deb, archive); err != nil {
+			return err
+		}
+		if _, err := runTool(ctx, dir, nil, "tar", "--extract", "--no-same-owner", "--directory", root, "--file", archive, "./"+file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// download fetches packages to dir, and returns their files.
+func (a apt) download(ctx context.Context, dir string, list []string) ([]string, error) {
+	args := append(append(a.options[:len(a.options):len(a.options)], "--quiet", "download"), list...)
+	if _, err := runTool(ctx, dir, aptEnv, "apt-get", args...); err != nil {
+		return nil, err
+	}
+	return filepath.Glob(filepath.Join(dir, "*.deb"))
 }

@@ -119,9 +119,9 @@ func TestDebianKernel(t *testing.T) {
 		"apt-get":  `echo "$3" >>` + downloads + `; touch kernel.deb`,
 		"dpkg-deb": `mkdir -p "$3/boot" "$3/lib/modules/6.1.0-1-cloud-amd64"; touch "$3/boot/vmlinuz-6.1.0-1-cloud-amd64"`,
 	})
-	cache := filepath.Join(t.TempDir(), "kernels")
+	cache := t.TempDir()
 	for range 2 {
-		k, err := debianKernel(t.Context(), cache, "linux-image-cloud-amd64")
+		k, err := debianKernel(t.Context(), cache, "linux-image-cloud-amd64", func(string) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestDebianKernel(t *testing.T) {
 	if text, _ := os.ReadFile(downloads); string(text) != "linux-image-6.1.0-1-cloud-amd64=6.1.5-1\n" {
 		t.Errorf("downloads: %q, want one", text)
 	}
-	entries, err := os.ReadDir(cache)
+	entries, err := os.ReadDir(filepath.Join(cache, "kernels"))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("the cache holds %v, want one directory (%v)", entries, err)
 	}
@@ -140,7 +140,7 @@ func TestDebianKernel(t *testing.T) {
 
 func TestDebianKernelUnknown(t *testing.T) {
 	fakeTools(t, map[string]string{"apt-cache": `echo "E: No packages found" >&2; exit 100`})
-	_, err := debianKernel(t.Context(), t.TempDir(), "linux-image-cloud-amd64")
+	_, err := debianKernel(t.Context(), t.TempDir(), "linux-image-cloud-amd64", func(string) {})
 	if err == nil || !strings.Contains(err.Error(), "No packages found (apt-get update brings the lists of packages)") {
 		t.Errorf("error %v", err)
 	}

@@ -30,6 +30,7 @@ type Experiment struct {
 	QEMU         []string // dumps from outside, by format of dump-guest-memory
 	NoVMCoreInfo bool     // leave out the vmcoreinfo device, so that QEMU's dumps lack the note
 	Kdump        []Save   // dumps from inside, by a capture kernel, if there is a panic; excludes QEMU
+	Unflatten    bool     // write flattened dumps anew, as the files that they stand for
 	CrashKernel  string   // "160M": memory for the capture kernel; in one piece, so have thrice as much
 
 	Programs map[string]string // programs of the host to put into the guest's /bin, by name there
@@ -230,12 +231,16 @@ func (e *Experiment) commandLine() string {
 const vmcoreinfoModule = "qemu_fw_cfg"
 
 // modules are what the guest loads.
-func (e *Experiment) modules() []string {
+func (e *Experiment) modules() ([]string, error) {
 	names := slices.Concat(e.Scenario.Modules, e.Modules)
-	if !e.NoVMCoreInfo {
+	if e.NoVMCoreInfo || e.Kernel.Modules == "" {
+		return names, nil
+	}
+	has, err := e.Kernel.has(vmcoreinfoModule) // else the note is missed, but nothing else
+	if has {
 		names = append(names, vmcoreinfoModule)
 	}
-	return names
+	return names, err
 }
 
 // captureModules are what the capture kernel needs for its disk.

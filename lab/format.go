@@ -21,6 +21,11 @@ const (
 // formatOfWindows is a format for another kernel's dumps.
 const formatOfWindows = "win-dmp"
 
+// isFlattened reports whether QEMU writes a format flattened.
+func isFlattened(format string) bool {
+	return strings.HasPrefix(format, "kdump-") && !strings.HasPrefix(format, "kdump-raw-")
+}
+
 // DumpFormats asks QEMU for the formats that it can dump in.
 func (vm *VM) DumpFormats(ctx context.Context) ([]string, error) {
 	var answer struct {

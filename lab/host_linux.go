@@ -17,6 +17,13 @@ func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
+// endWithChildren has the end of a program's context end what it started, too: make and
+// its compilers.
+func endWithChildren(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+}
+
 // offersKVM says whether /dev/kvm makes virtual machines, or why it does not. That a
 // guest runs in them is not certain: some hosts of nested guests offer half of it.
 func offersKVM() error {

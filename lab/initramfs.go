@@ -1,19 +1,17 @@
 package lab
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"inquest/lab/guest/wire"
 )
 
-// Initramfs is a guest's file system: one static program, the modules it loads and
+// Initramfs is a guest's file system: one program, the modules it loads and
 // what else the scenario needs.
 type Initramfs struct {
 	Guest   []byte            // the program that is init: package guest
@@ -72,22 +70,14 @@ func (i *Initramfs) AddProgram(name string) error {
 	if err != nil {
 		return err
 	}
+	return i.addLibraries(needed)
+}
+
+func (i *Initramfs) addLibraries(needed []string) error {
 	for _, library := range needed {
 		if err := i.Add(library, library); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// BuildGuest compiles inquest/lab/guest/init to a file, without cgo, so that it is static.
-// The working directory has to be inside of this module.
-func BuildGuest(ctx context.Context, out string) error {
-	out, err := filepath.Abs(out)
-	if err != nil {
-		return err
-	}
-	_, err = runTool(ctx, "", []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS="},
-		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "inquest/lab/guest/init")
-	return err
 }

@@ -23,11 +23,14 @@ type Module struct {
 
 // LoadOrder returns modules and all that they depend on, dependencies first. Names
 // of what is built into the kernel are left out; a name that the kernel does not know
-// is an error.
+// is an error, unless it has no modules at all: then everything has to be built in.
 //
 // The dependencies are read from the modules themselves: modules.dep comes into being
 // only when a package is installed, by depmod.
 func (k *Kernel) LoadOrder(ctx context.Context, names ...string) ([]Module, error) {
+	if k.Modules == "" {
+		return nil, nil
+	}
 	files, err := k.moduleFiles()
 	if err != nil {
 		return nil, err
@@ -71,6 +74,16 @@ func (k *Kernel) LoadOrder(ctx context.Context, names ...string) ([]Module, erro
 		}
 	}
 	return order, nil
+}
+
+// has reports whether the kernel has a module, built in or not.
+func (k *Kernel) has(name string) (bool, error) {
+	files, err := k.moduleFiles()
+	if err != nil {
+		return false, err
+	}
+	builtin, err := k.builtinModules()
+	return files[name] != "" || builtin[name], err
 }
 
 // moduleFiles finds the file of each module.

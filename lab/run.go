@@ -39,15 +39,11 @@ func Run(ctx context.Context, experiment Experiment) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := os.MkdirAll(e.Dir, 0o755); err != nil {
-		return Result{}, err
-	}
-	work, err := os.MkdirTemp("", "inquest-lab-")
+	work, leave, err := e.workspace(ctx)
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("prepare %s: %w", e.Scenario.Name, err)
 	}
-	defer os.RemoveAll(work)
-
+	defer leave()
 	m, err := e.machine(ctx, work)
 	if err != nil {
 		return Result{}, fmt.Errorf("prepare %s: %w", e.Scenario.Name, err)
@@ -68,8 +64,16 @@ func Run(ctx context.Context, experiment Experiment) (Result, error) {
 		}
 		e.Progress(fmt.Sprintf("no luck with %s (%v)", m.Accel, err))
 	}
+	if e.Keep {
+		err = errors.Join(err, m.keepScript(work))
+	}
 	if err != nil {
 		return result, fmt.Errorf("run %s under %s: %w%s", e.Scenario.Name, m.Accel, err, lastLines(m.Console, 8))
+	}
+	if len(result.Dumps) > 0 {
+		if err := keepVMCoreInfo(result.Dumps[0].Path, filepath.Join(e.Dir, vmcoreinfoFile)); err != nil {
+			e.Progress(fmt.Sprintf("no VMCOREINFO (%v)", err))
+		}
 	}
 	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
@@ -81,16 +85,16 @@ func Run(ctx context.Context, experiment Experiment) (Result, error) {
 // run runs the machine once.
 func (e *Experiment) run(ctx context.Context, m *Machine) (r Result, err error) {
 	start := time.Now()
-	for _, old := range []string{m.Console, m.Report, filepath.Join(e.Dir, resultFile)} {
+	for _, old := range []string{m.Console, m.Report, filepath.Join(e.Dir, resultFile), filepath.Join(e.Dir, vmcoreinfoFile)} {
 		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return r, err
 		}
 	}
 	r = Result{
-		Scenario: e.Scenario.Name, Doc: e.Scenario.Doc, Options: e.options, Kernel: e.Kernel.Release,
+		Scenario: e.Scenario.Name, Doc: e.Scenario.Doc, Options: e.options, Kernel: firstOf(e.Kernel.Name, e.Kernel.Release),
 		Accel: m.Accel, CPUs: m.CPUs, Memory: m.MemoryMiB, Console: m.Console,
 	}
-	e.Progress("boot " + e.Kernel.Release)
+	e.Progress("boot " + e.Kernel.String())
 	vm, err := Start(ctx, m)
 	if err != nil {
 		return r, fmt.Errorf("%w: %w", errNotBooted, err)
@@ -141,6 +145,11 @@ func (e *Experiment) extract(disk string, size int64) ([]Dump, error) {
 		path := filepath.Join(e.Dir, save.File)
 		if err := extractFile(archive, save.File, path); err != nil {
 			return dumps, fmt.Errorf("take %s from the capture kernel's disk: %w", save.File, err)
+		}
+		if e.Unflatten && len(save.Arguments) > 0 {
+			if err := unflatten(path); err != nil {
+				return dumps, err
+			}
 		}
 		d := Dump{Path: path, By: "kernel", How: "/proc/vmcore"}
 		if len(save.Arguments) > 0 {

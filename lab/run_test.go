@@ -46,7 +46,11 @@ func TestRunFromOutside(t *testing.T) {
 	s := testExperiment(t)
 	s.QEMU = []string{FormatELF, FormatKdumpZlib}
 	var steps []string
-	s.Progress = func(step string) { steps = append(steps, step) }
+	s.Progress = func(step string) {
+		if !strings.HasPrefix(step, "no VMCOREINFO") { // the fake dumps have none
+			steps = append(steps, step)
+		}
+	}
 	for range 2 { // over the results of the first run
 		r, err := Run(t.Context(), s)
 		if err != nil {
@@ -316,5 +320,42 @@ func TestMachineArgs(t *testing.T) {
 		if got := strings.Join(c.Args(), " "); got != tt.want {
 			t.Errorf("arguments\n%s\nwant\n%s", got, tt.want)
 		}
+	}
+}
+
+// Two runs do not share a directory, and what a killed one left does not matter.
+func TestRunDirectory(t *testing.T) {
+	useFakeQEMU(t, "")
+	e := testExperiment(t)
+	writeFiles(t, e.Dir, map[string][]byte{"machine/disk": []byte("of a run that was killed")})
+	unlock, err := tryLock(e.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(t.Context(), e); !errors.Is(err, ErrBusy) {
+		t.Errorf("error %v, want %v", err, ErrBusy)
+	}
+	unlock()
+	if _, err := Run(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(e.Dir, machineDir)); err == nil {
+		t.Error("the machine is left behind")
+	}
+	e.Keep = true
+	if _, err := Run(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join(e.Dir, machineDir, "boot.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"'-initrd' '" + filepath.Join(e.Dir, machineDir, "initrd") + "'", "'-serial' 'mon:stdio'", "lab.scenario=sysrq'"} {
+		if !strings.Contains(string(script), want) {
+			t.Errorf("boot.sh lacks %s:\n%s", want, script)
+		}
+	}
+	if strings.Contains(string(script), "fd=") {
+		t.Errorf("boot.sh speaks of file descriptors:\n%s", script)
 	}
 }

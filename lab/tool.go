@@ -34,6 +34,7 @@ var packages = map[string]string{
 	"patch":              "patch",
 	"perl":               "perl",
 	"qemu-system-x86_64": "qemu-system-x86",
+	"sh":                 "dash",
 	"tar":                "tar",
 	"xz":                 "xz-utils",
 }
@@ -56,9 +57,13 @@ func runTool(ctx context.Context, dir string, env []string, name string, args ..
 	}
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
+	endWithChildren(cmd)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &complaint
 	cmd.Env = append(cmd.Environ(), env...)
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%s: %w", name, ctx.Err())
+		}
 		return nil, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(complaint.Bytes()))
 	}
 	return out.Bytes(), nil

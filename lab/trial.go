@@ -173,6 +173,11 @@ func (t *trial) dumpOutside(ctx context.Context) ([]Dump, error) {
 		if err := t.vm.Dump(ctx, format, path); err != nil {
 			return dumps, err
 		}
+		if t.Unflatten && isFlattened(format) {
+			if err := unflatten(path); err != nil {
+				return dumps, err
+			}
+		}
 		dumps = append(dumps, Dump{Path: path, By: "qemu", How: format})
 	}
 	return dumps, nil
