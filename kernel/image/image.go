@@ -93,8 +93,19 @@ func New(data []byte) (*Image, error) {
 // less (init/version.c).
 var bannerText = regexp.MustCompile(`Linux version ([0-9][^ \x00\n]*) \([^\x00\n]*`)
 
-// banner finds linux_banner.
-func banner(data []byte) string { return string(bannerText.Find(data)) }
+// banner finds linux_banner. A preliminary one, which has no build number yet, is left
+// over from linking since 6.1; it is the shorter one.
+func banner(data []byte) string {
+	var longest []byte
+	for _, b := range bannerText.FindAll(data, maxBanners) {
+		if len(b) > len(longest) {
+			longest = b
+		}
+	}
+	return string(longest)
+}
+
+const maxBanners = 16
 
 // The image is linked to the upper 2 GiB of the address space and its physical place
 // differs by just that, if nothing moves it (arch/x86/kernel/vmlinux.lds.S).

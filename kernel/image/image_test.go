@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/gzip"
-
 	"inquest/internal/kerneltest"
 	"inquest/kernel"
 	"inquest/vmcore"
@@ -30,65 +28,8 @@ func fakeVmlinux(t *testing.T, l kerneltest.Kallsyms) []byte {
 	m.Symbol("nf_queue_entry_free", 'T', text+0x300)
 	m.PutString("Linux version 6.1.0-test (me@here) (gcc 12) #1 SMP Debian 6.1.7-1")
 	m.Symbols()
-	m.Write(text+0x310, call(text+0x310, text+0x100))
-	var memory []byte
-	for {
-		page := make([]byte, 4096)
-		phys, ok := m.Phys(text + uint64(len(memory)))
-		if !ok {
-			return vmlinuxOf(memory)
-		}
-		m.ReadPhys(page, vmcore.PhysAddr(phys))
-		memory = append(memory, page...)
-	}
-}
-
-func call(from, to uint64) []byte {
-	return binary.LittleEndian.AppendUint32([]byte{0xe8}, uint32(to-from-5))
-}
-
-// vmlinuxOf is an ELF file with one segment at text, and one of per-CPU data.
-func vmlinuxOf(memory []byte) []byte {
-	const at = 4096
-	le := binary.LittleEndian
-	f := make([]byte, at)
-	copy(f, "\x7fELF\x02\x01\x01")
-	le.PutUint16(f[16:], uint16(elf.ET_EXEC))
-	le.PutUint16(f[18:], uint16(elf.EM_X86_64))
-	le.PutUint32(f[20:], 1)
-	le.PutUint64(f[32:], ehdrSize)
-	le.PutUint16(f[52:], ehdrSize)
-	le.PutUint16(f[54:], phdrSize)
-	le.PutUint16(f[56:], 2)
-	le.PutUint16(f[58:], 64)
-	for i, virt := range []uint64{text, 0} {
-		p := f[ehdrSize+i*phdrSize:]
-		le.PutUint32(p, uint32(elf.PT_LOAD))
-		for j, v := range []uint64{at, virt, virt - startKernelMap, uint64(len(memory)), uint64(len(memory))} {
-			le.PutUint64(p[8+8*j:], v)
-		}
-	}
-	return append(f, memory...)
-}
-
-// bzImageOf wraps a payload as a boot loader sees it.
-func bzImageOf(payload []byte) []byte {
-	const sects, offset = 3, 0x80
-	f := make([]byte, (sects+1)*512+offset)
-	f[0x1f1] = sects
-	copy(f[0x202:], "HdrS\x0f\x02")
-	binary.LittleEndian.PutUint32(f[0x248:], offset)
-	binary.LittleEndian.PutUint32(f[0x24c:], uint32(len(payload)+4))
-	f = append(f, payload...)
-	return append(f, 1, 2, 3, 4) // the kernel's size, and what comes after it
-}
-
-func gzipped(data []byte) []byte {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	w.Write(data)
-	w.Close()
-	return b.Bytes()
+	m.Call(text+0x310, text+0x100)
+	return m.Vmlinux()
 }
 
 func TestNew(t *testing.T) {
@@ -101,10 +42,9 @@ func TestNew(t *testing.T) {
 	for name, l := range layouts {
 		file := fakeVmlinux(t, l)
 		for kind, data := range map[string][]byte{
-			"vmlinux":            file,
-			"vmlinux.gz":         gzipped(file),
-			"vmlinuz":            bzImageOf(gzipped(file)),
-			"vmlinuz, not small": bzImageOf(file),
+			"vmlinux":    file,
+			"vmlinux.gz": kerneltest.Gzip(file),
+			"vmlinuz":    kerneltest.BzImage(file),
 		} {
 			img, err := New(data)
 			if err != nil {
@@ -119,7 +59,7 @@ func TestNew(t *testing.T) {
 				t.Errorf("%s, %s: nf_queue_entry_free is %v, %v", name, kind, syms, err)
 			}
 			code, err := img.Slice(text+0x310, 5)
-			if err != nil || !bytes.Equal(code, call(text+0x310, text+0x100)) {
+			if err != nil || string(code) != "\xe8\xeb\xfd\xff\xff" {
 				t.Errorf("%s, %s: code % x, %v", name, kind, code, err)
 			}
 		}
@@ -140,9 +80,9 @@ func TestNewRefuses(t *testing.T) {
 		{"text", []byte("hello"), ErrNotKernel},
 		{"a dump", dump, ErrNotKernel},
 		{"cut", short, ErrCorrupt},
-		{"cut payload", bzImageOf(gzipped(file)[:1000]), ErrCorrupt},
-		{"payload that is none", bzImageOf([]byte("hello")), ErrNotKernel},
-		{"no symbols", vmlinuxOf(make([]byte, 1<<20)), ErrNotKernel},
+		{"cut payload", kerneltest.BzImage(file)[:5000], ErrCorrupt},
+		{"payload that is none", kerneltest.BzImage([]byte("hello")), ErrNotKernel},
+		{"no symbols", noSymbols(), ErrNotKernel},
 		{"header only", file[:ehdrSize-1], ErrCorrupt},
 	}
 	for _, tt := range tests {
@@ -239,7 +179,7 @@ func TestAddModule(t *testing.T) {
 		{200, elf.R_X86_64_PLT32, "first", -4}, // behind the code
 	})
 	for _, name := range []string{"one", "two"} {
-		if err := img.AddModule(name, gzipped(file)); err != nil {
+		if err := img.AddModule(name, kerneltest.Gzip(file)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -293,9 +233,17 @@ func FuzzAddModule(f *testing.F) {
 	})
 }
 
+// noSymbols is the file of a kernel that has none.
+func noSymbols() []byte {
+	m := kerneltest.New()
+	m.KASLR, m.NoSymbols = 0, true
+	m.PutString("Linux version 6.1 (x)")
+	return m.Vmlinux()
+}
+
 // emptyKernel is a kernel without any symbols.
 func emptyKernel(t *testing.T) *kernel.Kernel {
-	c, err := asCore(vmlinuxOf(make([]byte, 4096)))
+	c, err := asCore(noSymbols())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +259,8 @@ func emptyKernel(t *testing.T) *kernel.Kernel {
 }
 
 func FuzzNew(f *testing.F) {
-	f.Add(vmlinuxOf(make([]byte, 64)))
-	f.Add(bzImageOf(gzipped(vmlinuxOf([]byte("Linux version 6.1 (x)")))))
+	f.Add(noSymbols()[:8192])
+	f.Add(kerneltest.BzImage(noSymbols()[:8192]))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		New(file)
 	})
