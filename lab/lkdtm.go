@@ -124,12 +124,20 @@ func (t *trigger) holds(release string, config kernelConfig, set map[string]bool
 
 // olderThan compares a release ("6.1.0-56-cloud-amd64") with a version ("6.2").
 func olderThan(release, version string) bool {
-	number := func(s string) (n [2]int) {
-		for i, part := range strings.SplitN(s, ".", 3)[:min(2, 1+strings.Count(s, "."))] {
-			n[i], _ = strconv.Atoi(strings.TrimRightFunc(part, func(r rune) bool { return r < '0' || r > '9' }))
+	return slices.Compare(leadingNumbers(release), leadingNumbers(version)) < 0
+}
+
+// leadingNumbers are the first two of a version: 6 and 1 of "6.1.0-56".
+func leadingNumbers(version string) []int {
+	numbers := make([]int, 2)
+	for i := range numbers {
+		end := strings.IndexFunc(version+".", func(r rune) bool { return r < '0' || r > '9' })
+		n, err := strconv.Atoi(version[:end])
+		if err != nil {
+			break
 		}
-		return n
+		numbers[i] = n
+		version = strings.TrimPrefix(version[end:], ".")
 	}
-	a, b := number(release), number(version)
-	return a[0] < b[0] || a[0] == b[0] && a[1] < b[1]
+	return numbers
 }

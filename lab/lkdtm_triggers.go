@@ -7,10 +7,12 @@ type trigger struct {
 	// when is where this holds. Of several entries of one name, the first holds that
 	// can: "FORTIFY_SOURCE !UBSAN_TRAP" is about the kernel's configuration (a|b: either),
 	// "slub_debug" about what the experiment sets, "<7.0" and ">=7.0" about the release.
-	when     string
-	outcome  Outcome
-	classes  string // any is right, the first says most; "" when there is nothing to be found
-	culprits string // functions, any of which is to blame
+	when    string
+	outcome Outcome
+	classes string // any is right, the first says most; "" when there is nothing to be found
+	// culprits are functions, any of which is to blame. direct_entry calls them all: where
+	// a function ends in the call that goes wrong it is not on the stack any more.
+	culprits string
 	object   string // that it happened to: a slab cache, or what else it is called
 	why      string
 }
@@ -38,10 +40,10 @@ var triggers = []trigger{
 	{"SOFTLOCKUP", "", Hung, "", "lkdtm_SOFTLOCKUP", "", "an endless loop with preemption off, which nobody watches for"},
 	{"HARDLOCKUP", "", Panicked, "hard-lockup rcu-stall", "lkdtm_HARDLOCKUP", "", "an endless loop with interrupts off; where no NMI watches, RCU misses the CPU"},
 	{"SMP_CALL_LOCKUP", "", Panicked, "hard-lockup rcu-stall soft-lockup", "__lkdtm_SMP_CALL_LOCKUP", "", "an endless loop in another CPU's interrupt, for whose end the caller waits"},
-	{"SPINLOCKUP", "SOFTLOCKUP_DETECTOR PREEMPT_COUNT", Panicked, "deadlock soft-lockup", "lkdtm_SPINLOCKUP", "lock_me_up", "the task takes a spinlock that it holds already"},
-	{"SPINLOCKUP", "SOFTLOCKUP_DETECTOR", Panicked, "deadlock soft-lockup", "lkdtm_SPINLOCKUP", "lock_me_up", "the task takes a spinlock that it holds already"},
-	{"HUNG_TASK", "DETECT_HUNG_TASK", Panicked, "hung-task", "lkdtm_HUNG_TASK", "", "sleeps uninterruptibly, and nobody will wake it"},
-	{"HUNG_TASK", "", Hung, "hung-task", "lkdtm_HUNG_TASK", "", "sleeps uninterruptibly, which nobody watches for"},
+	{"SPINLOCKUP", "SOFTLOCKUP_DETECTOR PREEMPT_COUNT", Panicked, "deadlock soft-lockup", "lkdtm_SPINLOCKUP direct_entry", "lock_me_up", "the task takes a spinlock that it holds already"},
+	{"SPINLOCKUP", "SOFTLOCKUP_DETECTOR", Panicked, "deadlock soft-lockup", "lkdtm_SPINLOCKUP direct_entry", "lock_me_up", "the task takes a spinlock that it holds already"},
+	{"HUNG_TASK", "DETECT_HUNG_TASK", Panicked, "hung-task", "lkdtm_HUNG_TASK direct_entry", "", "sleeps uninterruptibly, and nobody will wake it"},
+	{"HUNG_TASK", "", Hung, "hung-task", "lkdtm_HUNG_TASK direct_entry", "", "sleeps uninterruptibly, which nobody watches for"},
 	{"OVERFLOW_SIGNED", "", Alive, "", "", "", "adds to INT_MAX: the kernel is compiled to wrap around"},
 	{"OVERFLOW_UNSIGNED", "", Alive, "", "", "", "unsigned numbers wrap around"},
 	{"ARRAY_BOUNDS", "UBSAN_BOUNDS UBSAN_TRAP", Panicked, "out-of-bounds", "lkdtm_ARRAY_BOUNDS", "", "writes one byte behind a member: the compiler's check traps"},
@@ -67,9 +69,9 @@ var triggers = []trigger{
 	{"EFI_RUNTIME_CRASH", "", Alive, "", "", "", "the guest has no EFI to call"},
 
 	// heap.c
-	{"SLAB_LINEAR_OVERFLOW", "slub_debug", Warned, "out-of-bounds", "lkdtm_SLAB_LINEAR_OVERFLOW", "kmalloc-1k", "writes behind a slab object: kfree() finds the red zone overwritten"},
+	{"SLAB_LINEAR_OVERFLOW", "slub_debug", Warned, "out-of-bounds", "lkdtm_SLAB_LINEAR_OVERFLOW direct_entry", "kmalloc-1k", "writes behind a slab object: kfree() finds the red zone overwritten"},
 	{"SLAB_LINEAR_OVERFLOW", "", Alive, "", "", "", "writes 4 bytes into the next slab object, which nobody sees"},
-	{"OVERWRITE_ALLOCATION", "slub_debug", Warned, "out-of-bounds", "lkdtm_OVERWRITE_ALLOCATION", "kmalloc-1k", "writes behind a slab object: kfree() finds the red zone overwritten"},
+	{"OVERWRITE_ALLOCATION", "slub_debug", Warned, "out-of-bounds", "lkdtm_OVERWRITE_ALLOCATION direct_entry", "kmalloc-1k", "writes behind a slab object: kfree() finds the red zone overwritten"},
 	{"OVERWRITE_ALLOCATION", "", Alive, "", "", "", "writes 4 bytes into the next slab object, which nobody sees"},
 	{"VMALLOC_LINEAR_OVERFLOW", "", Panicked, "out-of-bounds", "lkdtm_VMALLOC_LINEAR_OVERFLOW", "", "memset() of a vmalloc area and one byte more, into its guard page"},
 	{"WRITE_AFTER_FREE", "slub_debug", Warned, "use-after-free", "lkdtm_WRITE_AFTER_FREE", "kmalloc-1k", "writes to an object that was freed: the next kmalloc() finds its poison overwritten"},
@@ -81,11 +83,11 @@ var triggers = []trigger{
 	{"READ_BUDDY_AFTER_FREE", "", Alive, "", "", "", "reads a page that was freed, which nobody sees"},
 	{"SLAB_INIT_ON_ALLOC", "", Alive, "", "", "", "prints whether slab objects are cleared"},
 	{"BUDDY_INIT_ON_ALLOC", "", Alive, "", "", "", "prints whether pages are cleared"},
-	{"SLAB_FREE_DOUBLE", "slub_debug", Warned, "double-free", "lkdtm_SLAB_FREE_DOUBLE", "lkdtm-heap-double_free", "frees an object twice: SLUB finds it free already"},
-	{"SLAB_FREE_DOUBLE", "SLAB_FREELIST_HARDENED <7.0", Panicked, "double-free", "lkdtm_SLAB_FREE_DOUBLE", "lkdtm-heap-double_free", "frees an object twice: it would be its own successor in the free list, a BUG()"},
+	{"SLAB_FREE_DOUBLE", "slub_debug", Warned, "double-free", "lkdtm_SLAB_FREE_DOUBLE direct_entry", "lkdtm-heap-double_free", "frees an object twice: SLUB finds it free already"},
+	{"SLAB_FREE_DOUBLE", "SLAB_FREELIST_HARDENED <7.0", Panicked, "double-free", "lkdtm_SLAB_FREE_DOUBLE direct_entry", "lkdtm-heap-double_free", "frees an object twice: it would be its own successor in the free list, a BUG()"},
 	{"SLAB_FREE_DOUBLE", "", Alive, "", "", "", "frees an object twice, which nobody sees; since 7.0 because sheaves do not look"},
-	{"SLAB_FREE_CROSS", "SLAB_FREELIST_HARDENED", Panicked, "type-confusion warning", "lkdtm_SLAB_FREE_CROSS", "lkdtm-heap-a", "frees an object of one cache as another's: SLUB warns, with panic_on_warn"},
-	{"SLAB_FREE_CROSS", "slub_debug", Warned, "type-confusion warning", "lkdtm_SLAB_FREE_CROSS", "lkdtm-heap-a", "frees an object of one cache as another's: SLUB warns"},
+	{"SLAB_FREE_CROSS", "SLAB_FREELIST_HARDENED", Panicked, "type-confusion warning", "lkdtm_SLAB_FREE_CROSS direct_entry", "lkdtm-heap-a", "frees an object of one cache as another's: SLUB warns, with panic_on_warn"},
+	{"SLAB_FREE_CROSS", "slub_debug", Warned, "type-confusion warning", "lkdtm_SLAB_FREE_CROSS direct_entry", "lkdtm-heap-a", "frees an object of one cache as another's: SLUB warns"},
 	{"SLAB_FREE_CROSS", "", Alive, "", "", "", "frees an object of one cache as another's, which nobody sees"},
 	{"SLAB_FREE_PAGE", "SLAB_FREELIST_HARDENED|SLUB_DEBUG", Panicked, "type-confusion wild-pointer warning", "lkdtm_SLAB_FREE_PAGE", "", "frees a page as a slab object: SLUB warns, with panic_on_warn"},
 	{"SLAB_FREE_PAGE", "", Panicked, "null-dereference", "lkdtm_SLAB_FREE_PAGE", "", "frees a page as a slab object, with NULL for the cache"},

@@ -275,6 +275,9 @@ func (m *Matrix) keep(ctx context.Context, c *Cell, dumps []Dump) error {
 				return ctx.Err()
 			}
 			c.Dump = filepath.Base(first) // it is one to look at
+			if err := os.Remove(small); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
 			return nil
 		}
 		c.Dump = smallDump

@@ -96,7 +96,7 @@ func (t *Table) Markdown(w io.Writer) error {
 		if c.Reason != "" {
 			judgement += ": " + c.Reason
 		}
-		row := []string{c.name(), c.Truth.Why, cmp.Or(string(c.Outcome), "-"), cmp.Or(strings.Join(c.Truth.Classes, ", "), "-"),
+		row := []string{c.name(), cmp.Or(c.Truth.Why, "-"), cmp.Or(string(c.Outcome), "-"), cmp.Or(strings.Join(c.Truth.Classes, ", "), "-"),
 			cmp.Or(strings.Join(c.Truth.Culprits, ", "), "-"), finding, judgement}
 		for i := range row {
 			row[i] = markdownCell(row[i])
