@@ -72,6 +72,7 @@ type Truth struct {
 // scenarios are all that there are, in the order of `inquest lab list`.
 var scenarios = slices.Concat(
 	plainScenarios,
+	reqskScenarios,
 	lkdtmScenarios,
 )
 

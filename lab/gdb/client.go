@@ -216,6 +216,9 @@ func (c *Client) Wait(ctx context.Context) (Stop, error) {
 	return stop, nil
 }
 
+// Running reports whether the machine was let run, and no Wait has seen it stop.
+func (c *Client) Running() bool { return c.running }
+
 // Interrupt asks a running machine to stop, which ends Wait. It may be called from
 // another goroutine.
 func (c *Client) Interrupt() error {
@@ -400,8 +403,11 @@ func (c *Client) acknowledged() (bool, error) {
 			return false, err
 		case b == '+' || b == '-':
 			return b == '+', nil
-		case b == '$':
-			return false, fmt.Errorf("%w: a packet for an acknowledgement", ErrProtocol)
+		case b == '$': // that a machine which ran was stopped by the attaching
+			c.in.UnreadByte()
+			if _, err := readPacket(c.in); err != nil {
+				return false, err
+			}
 		}
 	}
 	return false, fmt.Errorf("%w: no acknowledgement", ErrProtocol)

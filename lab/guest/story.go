@@ -21,8 +21,9 @@ import (
 //
 // A story runs on the main thread of PID 1. One that returns has survived.
 var stories = map[string]func(*story) error{
-	"none":  func(*story) error { return nil },
-	"sysrq": sysrq,
+	"none":          func(*story) error { return nil },
+	"nfqueue-reqsk": reqsk,
+	"sysrq":         sysrq,
 }
 
 // story is what a scenario's code in the guest gets, and tells the host through.

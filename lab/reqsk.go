@@ -1,0 +1,215 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"inquest/heap"
+	"inquest/kernel"
+	"inquest/lab/guest/wire"
+	"inquest/vmcore"
+)
+
+// reqskModules are those of packet queues; the kernels of this package's recipes have
+// what is missing here built in.
+var reqskModules = []string{"nf_tables", "nft_queue", "nft_ct", "nfnetlink_queue", "nf_conntrack_netlink", "veth", "bridge"}
+
+// reqskAppend hides from the kernel that it runs in a guest. One that knows, and has
+// no help of its hypervisor, has no queue of those that wait for a lock (virt_spin_lock
+// in arch/x86/include/asm/qspinlock.h), and so cannot crash there.
+var reqskAppend = []string{"clearcpuid=159"} // X86_FEATURE_HYPERVISOR
+
+// The options of the scenarios nfqueue-reqsk.
+var (
+	reqskOutcome = Option{"outcome", "what lies behind the request socket: a listener's port above 32767, " +
+		"bytes as the original crash had them (by a debugger), a freed request socket, or a living one",
+		[]string{"warning", "crash", "leak", "neighbour"}, false}
+	reqskWhere = []Option{
+		{"family", "IP version; mapped is an IPv4 client of an IPv6 socket", []string{"ipv4", "mapped", "ipv6"}, false},
+		{"path", "way of the packets: the loopback device, a cable between two namespaces, or two cables and a bridge", []string{"lo", "veth", "bridge"}, false},
+		{"hook", "where SYN/ACKs are queued", []string{"output", "postrouting", "prerouting", "input", "bridge"}, false},
+	}
+	reqskHow = []Option{
+		{"verdict", "on the SYN/ACK that has the last reference; grow makes the packet longer", []string{"accept", "drop", "grow"}, false},
+		{"conntrack", "track connections, and show them to the daemon", []string{"no", "yes"}, false},
+		{"gso", "packets are queued before they are segmented", []string{"no", "yes"}, false},
+	}
+	reqskAccept = Option{"accept", "the program calls accept() before the verdict", []string{"yes", "no"}, false}
+)
+
+// reqskScenarios are about the bug of nf_queue that upstream 747670fd9a2d fixed in
+// 5.17: docs/case.md has the whole story.
+var reqskScenarios = []*Scenario{
+	{
+		Name:    "nfqueue-reqsk/retransmit",
+		Doc:     "a SYN/ACK that was sent again waits in a queue while its handshake ends",
+		Options: slices.Concat([]Option{reqskOutcome}, reqskWhere, reqskHow, []Option{reqskAccept}),
+		Kernel:  "nfqbug-6.1", Modules: reqskModules, MemoryMiB: 256, Append: reqskAppend,
+		Meanwhile: reqskMeanwhile, Truth: reqskTruth,
+	},
+	{
+		Name:    "nfqueue-reqsk/expired",
+		Doc:     "a SYN/ACK waits in a queue until its handshake is given up (tcp_synack_retries=0)",
+		Options: slices.Concat([]Option{reqskOutcome}, reqskWhere, reqskHow),
+		Kernel:  "nfqbug-6.1", Modules: reqskModules, MemoryMiB: 256, Append: reqskAppend,
+		Meanwhile: reqskMeanwhile, Truth: reqskTruth,
+	},
+	{
+		Name: "nfqueue-reqsk/storm",
+		Doc:  "connections made and closed as fast as can be while all that the server sends is queued",
+		Options: []Option{
+			{"outcome", "a listener's port below 32768, so that nothing is said, or above", []string{"leak", "warning"}, false},
+			{"time", "how long", []string{"20s"}, true},
+			{"delay", "of each verdict", []string{"0s", "700ms"}, true},
+			{"queues", "with a thread each", []string{"1", "2", "4"}, true},
+			{"pairs", "of a listener and its clients", []string{"1", "4"}, true},
+			{"accept", "the server sleeps until a connection comes, or asks again and again", []string{"sleep", "spin"}, false},
+			{"path", reqskWhere[1].Doc, []string{"lo", "veth", "bridge"}, false},
+			{"hook", reqskWhere[2].Doc, []string{"output", "postrouting"}, false},
+		},
+		Kernel: "nfqbug-6.1", Modules: reqskModules, MemoryMiB: 256, Patience: 5 * time.Minute,
+		Meanwhile: reqskMeanwhile, Truth: reqskTruth,
+	},
+}
+
+// reqskTruth is what ought to happen: something in the kernels of the recipes nfqbug,
+// under the conditions that the bug needs, and nothing else.
+func reqskTruth(e *Experiment) Truth {
+	outcome := e.Option("outcome")
+	if !strings.Contains(e.Kernel.Release, "nfqbug") || !reqskExposed(e.Option) || outcome == "leak" || outcome == "neighbour" {
+		return Truth{Outcome: Alive}
+	}
+	return Truth{
+		Outcome: Panicked, Classes: []string{"type-confusion"},
+		Culprits: []string{"nf_queue_entry_release_refs", "sk_free"}, Object: "tcp_request_sock",
+	}
+}
+
+// reqskExposed says whether the bug's conditions hold: the socket of the hook's state
+// is the request socket, and the queue has its last reference.
+func reqskExposed(option func(string) string) bool {
+	switch {
+	case option("accept") == "no": // the listener's queue has another
+		return false
+	case option("family") == "ipv6": // tcp_v6_send_synack hands the listener to ip6_xmit
+		return false
+	case option("hook") != "output" && option("hook") != "postrouting": // no socket any more
+		return false
+	}
+	return true
+}
+
+// reqskMeanwhile is the host's part: it attaches the debugger, and reads the survivor.
+func reqskMeanwhile(ctx context.Context, vm *VM, e *Experiment) error {
+	events := vm.Events()
+	for {
+		paused, err := events.Wait(ctx, wire.Paused)
+		if err != nil {
+			return err
+		}
+		switch paused.Name {
+		case "armed":
+			e.Progress("attach the debugger")
+			err = arrangeCrash(ctx, vm, e)
+		case "survived":
+			err = readLive(ctx, vm, e)
+			if err == nil {
+				err = vm.Resume()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// openLive dumps a living machine, and opens its kernel. The machine stands still
+// until release is called.
+func openLive(ctx context.Context, vm *VM, e *Experiment) (k *kernel.Kernel, release func(), err error) {
+	if err := vm.Stop(ctx); err != nil {
+		return nil, nil, err
+	}
+	path, err := filepath.Abs(filepath.Join(e.Dir, "live.elf"))
+	if err != nil {
+		return nil, nil, err
+	}
+	var dump *vmcore.Dump
+	release = func() {
+		if dump != nil {
+			dump.Close()
+		}
+		os.Remove(path)
+		vm.Continue(ctx)
+	}
+	os.Remove(path)
+	if err = vm.Dump(ctx, FormatELF, path); err == nil {
+		if dump, err = vmcore.Open(path); err == nil {
+			k, err = kernel.Open(dump)
+		}
+	}
+	if err != nil {
+		release()
+		return nil, nil, fmt.Errorf("read the living guest: %w", err)
+	}
+	return k, release, nil
+}
+
+// liveObject is a request socket of the living guest that cannot be: it is allocated,
+// but has no references.
+type liveObject struct {
+	Address string `json:"address"`
+	State   uint64 `json:"skc_state"`
+	Port    uint64 `json:"skc_num"`
+}
+
+// readLive looks for request sockets that were lost, without asking the guest.
+func readLive(ctx context.Context, vm *VM, e *Experiment) error {
+	e.Progress("read the living guest")
+	k, release, err := openLive(ctx, vm, e)
+	if err != nil {
+		return err
+	}
+	defer release()
+	name := "request_sock_TCP"
+	if e.Option("family") == "ipv6" {
+		name = "request_sock_TCPv6"
+	}
+	h := heap.New(k)
+	cache, err := h.CacheOf(name)
+	if err != nil {
+		return err
+	}
+	allocated, lost := 0, []liveObject{}
+	for object, err := range h.Objects(cache) {
+		if err != nil {
+			return fmt.Errorf("read the objects of %s: %w", name, err)
+		}
+		if object.State != heap.Allocated {
+			continue
+		}
+		allocated++
+		o, err := k.Object("struct sock_common", object.Addr)
+		if err != nil {
+			return err
+		}
+		references, err := o.Uint("skc_refcnt.refs.counter")
+		state, stateErr := o.Uint("skc_state")
+		port, portErr := o.Uint("skc_num")
+		if err := errors.Join(err, stateErr, portErr); err != nil {
+			return err
+		}
+		if references == 0 {
+			lost = append(lost, liveObject{object.Addr.String(), state, port})
+		}
+	}
+	e.Tell("live_allocated", allocated)
+	e.Tell("live_lost", len(lost))
+	e.Tell("live_lost_objects", lost[:min(len(lost), 16)])
+	return nil
+}
