@@ -1,0 +1,191 @@
+package exposure
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"inquest/advisory"
+	"inquest/kernel"
+	"inquest/kernel/image"
+	"inquest/vmcore"
+)
+
+// Open prepares to ask the kernel of a machine whose files lie below root: "/", or a copy
+// of some. It fails if they do not say which kernel runs, in /proc/version or
+// /proc/sys/kernel/osrelease.
+func Open(root string) (*Kernel, error) {
+	h := &host{root: root, files: os.DirFS(root)}
+	if root != "/" {
+		// Links in a copy must not lead out of it.
+		r, err := os.OpenRoot(root)
+		if err != nil {
+			return nil, err
+		}
+		h.files = r.FS()
+	}
+	id, err := ReadID(h.files)
+	if err != nil {
+		return nil, err
+	}
+	h.id = id
+	return &Kernel{ID: id, sources: []*source{
+		{sure: Code, open: h.memory},
+		{sure: File, open: h.booted},
+	}}, nil
+}
+
+// host is a machine's files.
+type host struct {
+	root  string
+	files fs.FS
+	id    ID
+
+	image     *image.Image // once booted has found it
+	imageFile string
+}
+
+// memory opens the code of the running kernel.
+func (h *host) memory([]string) (advisory.Code, string, error) {
+	const name = "/proc/kcore"
+	dump, err := vmcore.Open(filepath.Join(h.root, name))
+	if err != nil {
+		return nil, name, fmt.Errorf("read the running kernel's memory: %w", err)
+	}
+	// Without it all memory would have to be searched. It is there since 4.19 (commit
+	// 23c85094fe18).
+	if !slices.ContainsFunc(dump.Notes, func(n vmcore.Note) bool { return n.Name == "VMCOREINFO" }) {
+		dump.Close()
+		return nil, name, fmt.Errorf("%s does not say where the kernel is", name)
+	}
+	k, err := kernel.Open(dump)
+	if err == nil {
+		_, err = k.Symbols()
+	}
+	if err != nil {
+		dump.Close()
+		return nil, name, fmt.Errorf("%s: %w", name, err)
+	}
+	return CodeOf{k, livepatched(h.files)}, name, nil
+}
+
+// livepatched returns the functions that livepatches in force replace, and the modules
+// that they come from (Documentation/ABI/testing/sysfs-kernel-livepatch).
+func livepatched(files fs.FS) map[string]string {
+	found := make(map[string]string)
+	patches, _ := fs.Glob(files, "sys/kernel/livepatch/*/enabled")
+	for _, enabled := range patches {
+		if on, _ := fs.ReadFile(files, enabled); strings.TrimSpace(string(on)) != "1" {
+			continue
+		}
+		dir := path.Dir(enabled)
+		functions, _ := fs.Glob(files, dir+"/*/*,*")
+		for _, f := range functions {
+			name, _, _ := strings.Cut(path.Base(f), ",")
+			found[name] = path.Base(dir)
+		}
+	}
+	return found
+}
+
+// kernelFiles are where distributions put what is booted, or was linked, by the release.
+var kernelFiles = []string{
+	"boot/vmlinuz-%s",
+	"lib/modules/%s/vmlinuz", "usr/lib/modules/%s/vmlinuz",
+	"boot/vmlinux-%s.xz", "boot/vmlinux-%s.gz", "boot/vmlinux-%s.zst", "boot/vmlinux-%s",
+	"boot/kernel-%s", "boot/bzImage-%s",
+	"usr/lib/debug/boot/vmlinux-%s", "usr/lib/debug/lib/modules/%s/vmlinux",
+}
+
+// booted opens the file that was booted, and the modules that may have what is looked for.
+func (h *host) booted(modules []string) (advisory.Code, string, error) {
+	if len(livepatched(h.files)) > 0 {
+		return nil, "", errors.New("the running kernel is patched live: its file does not tell")
+	}
+	if h.image == nil {
+		var err error
+		if h.image, h.imageFile, err = h.findImage(); err != nil {
+			return nil, "", err
+		}
+	}
+	for _, m := range modules {
+		h.addModule(m)
+	}
+	return h.image, h.imageFile, nil
+}
+
+func (h *host) findImage() (*image.Image, string, error) {
+	var problems []error
+	for _, pattern := range kernelFiles {
+		name := fmt.Sprintf(pattern, h.id.Release)
+		f, err := h.files.Open(name)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				problems = append(problems, err)
+			}
+			continue
+		}
+		data, err := image.ReadFile(f)
+		f.Close()
+		if err != nil {
+			problems = append(problems, fmt.Errorf("/%s: %w", name, err))
+			continue
+		}
+		img, err := image.New(data)
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("/%s: %w", name, err))
+		case !sameBuild(h.id.Banner, img.Banner):
+			problems = append(problems, fmt.Errorf("/%s is another build than the one that runs: %s", name, img.Banner))
+		default:
+			return img, "/" + name, nil
+		}
+	}
+	if len(problems) == 0 {
+		return nil, "", fmt.Errorf("the file of kernel %s is not in /boot, nor in its directory of modules", h.id.Release)
+	}
+	return nil, "", errors.Join(problems...)
+}
+
+// buildNumber is what a build's number of the banner stands in.
+var buildNumber = regexp.MustCompile(` #[0-9]* ?`)
+
+// sameBuild compares two banners, as far as both are known.
+func sameBuild(a, b string) bool {
+	plain := func(s string) string { return buildNumber.ReplaceAllString(strings.TrimSpace(s), " ") }
+	return a == "" || b == "" || plain(a) == plain(b)
+}
+
+// addModule adds a module to the image, if there is one of that name. In the list of
+// modules' files, dashes and underscores are the same.
+func (h *host) addModule(name string) {
+	for _, dir := range []string{"lib/modules/", "usr/lib/modules/"} {
+		dir += h.id.Release
+		text, err := fs.ReadFile(h.files, dir+"/modules.dep")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			file, _, ok := strings.Cut(line, ":")
+			base, _, isModule := strings.Cut(path.Base(file), ".ko")
+			if !ok || !isModule || strings.ReplaceAll(base, "-", "_") != strings.ReplaceAll(name, "-", "_") {
+				continue
+			}
+			f, err := h.files.Open(path.Join(dir, file))
+			if err != nil {
+				continue
+			}
+			data, err := image.ReadFile(f)
+			f.Close()
+			if err == nil && h.image.AddModule(name, data) == nil {
+				return
+			}
+		}
+	}
+}
