@@ -1,0 +1,415 @@
+package console
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Bounds on what is kept of a text, whose length nobody knows.
+const (
+	maxLine      = 4096      // bytes of a line; the rest is skipped
+	maxReports   = 256       // the first half of it, and the last
+	maxLines     = 4000      // of a report
+	maxBytes     = 256 << 10 // of a report
+	quietLines   = 160       // without anything that belongs to a report, until it is over
+	maxSources   = 1024
+	tailLines    = 60
+	readAhead    = 256 << 10
+	sameIncident = 40 // lines in which a report can be explained by a second opening line
+)
+
+// Read reads a text to its end. It fails only where reading does; what was read until
+// then is in the log.
+func Read(r io.Reader) (*Log, error) {
+	p := &parser{log: &Log{}, open: map[string]*Report{}, recent: map[string]*Report{}, boots: map[string]int{}}
+	in := bufio.NewReaderSize(r, readAhead)
+	for {
+		line, err := in.ReadSlice('\n')
+		p.log.Bytes += int64(len(line))
+		if errors.Is(err, bufio.ErrBufferFull) {
+			head := bytes.Clone(line[:maxLine])
+			for errors.Is(err, bufio.ErrBufferFull) {
+				line, err = in.ReadSlice('\n')
+				p.log.Bytes += int64(len(line))
+			}
+			p.line(head)
+		} else if len(line) > 0 {
+			p.line(line[:min(len(line), maxLine)])
+		}
+		if err != nil {
+			p.finish()
+			if err == io.EOF {
+				return p.log, nil
+			}
+			return p.log, fmt.Errorf("read the log: %w", err)
+		}
+	}
+}
+
+// parser is the state of reading.
+type parser struct {
+	log     *Log
+	open    map[string]*Report // by source and caller: the report that their lines go to
+	recent  map[string]*Report // by source: the last report that was opened
+	boots   map[string]int     // by source
+	sources map[string]bool
+	tail    [tailLines]Line
+	tails   int
+	release string // that a crash session names
+	panic   string // its panic
+	m       meta
+	active  int    // open reports
+	key     []byte // scratch
+	session *session
+	foreign int // lines with a syslog prefix
+}
+
+func (p *parser) line(raw []byte) {
+	p.log.Lines++
+	text := strip(raw, &p.m)
+	trimmed := bytes.TrimLeft(text, " \t")
+	if len(trimmed) < 2 {
+		return
+	}
+	if len(p.m.source) > 0 {
+		p.foreign++
+	}
+	if c := trimmed[0]; c == 'L' && bytes.HasPrefix(trimmed, []byte("Linux version ")) {
+		p.boot(trimmed)
+	} else if c == 'R' || c == 'P' && trimmed[1] == 'A' {
+		p.banner(trimmed)
+	} else if c == 'P' && bytes.HasPrefix(trimmed, []byte("PID: ")) && sessionHead(trimmed) {
+		p.beginSession(trimmed)
+		return
+	} else if p.session != nil && p.session.take(p, trimmed) {
+		return
+	}
+	o, opened := opens(trimmed)
+	if o == nil && p.active == 0 {
+		p.remember(text)
+		return
+	}
+	line := p.makeLine(text)
+	p.keep(line)
+	if o != nil {
+		p.begin(o, string(opened), line)
+		return
+	}
+	p.body(line, trimmed)
+}
+
+func (p *parser) makeLine(text []byte) Line {
+	return Line{
+		Number: p.log.Lines, Text: strings.ToValidUTF8(string(text), "\ufffd"), Time: p.m.time, Timed: p.m.timed, Level: int(p.m.level),
+		Caller: string(p.m.caller), Source: string(p.m.source),
+	}
+}
+
+// remember keeps the lines in front of what may come.
+func (p *parser) remember(text []byte) {
+	slot := &p.tail[p.tails%tailLines]
+	p.tails++
+	if slot.Text == string(text) {
+		slot.Number, slot.Time, slot.Timed = p.log.Lines, p.m.time, p.m.timed
+		return
+	}
+	*slot = p.makeLine(text)
+}
+
+func (p *parser) keep(l Line) {
+	p.tail[p.tails%tailLines] = l
+	p.tails++
+}
+
+// lastLines returns what was remembered, oldest first.
+func (p *parser) lastLines() []Line {
+	var out []Line
+	for i := max(0, p.tails-tailLines); i < p.tails; i++ {
+		out = append(out, p.tail[i%tailLines])
+	}
+	return out
+}
+
+// boot notes that a kernel introduced itself.
+func (p *parser) boot(text []byte) {
+	fields := bytes.Fields(text[:min(len(text), 256)])
+	if len(fields) < 3 || !bytes.ContainsAny(fields[2], "0123456789") {
+		return
+	}
+	p.log.Release = string(fields[2])
+	p.log.Boots++
+	source := string(p.m.source)
+	p.boots[source]++
+	for key, r := range p.open {
+		if r.Opening.Source == source {
+			p.close(key)
+		}
+	}
+	delete(p.recent, source)
+}
+
+// contextKey names who writes the lines that belong together.
+func (p *parser) contextKey(l *Line) string {
+	p.key = append(p.key[:0], l.Source...)
+	p.key = append(p.key, 0)
+	return string(append(p.key, l.Caller...))
+}
+
+// begin takes a line that opens a report.
+func (p *parser) begin(o *opening, text string, l Line) {
+	key := p.contextKey(&l)
+	cur := p.open[key]
+	if cur == nil && (o.kind == Panic || o.kind == StackEnd) {
+		// Panics may come from another context than what led to them.
+		if last := p.recent[l.Source]; last != nil && last.Boot == p.boots[l.Source] && near(last, &l) {
+			cur = last
+		}
+	}
+	if cur != nil && cur.joins(o, text, &l) {
+		cur.join(o, text, l)
+		if p.open[key] == nil {
+			p.track(key, cur)
+		}
+		return
+	}
+	if cur != nil {
+		p.close(key)
+	}
+	r := &Report{Kind: o.kind, Message: text, Boot: p.boots[l.Source], Opening: l, CPU: -1, PID: -1, CodeAt: -1, Release: p.log.Release}
+	r.take(o.re, text)
+	r.weak = o.weak
+	r.add(l)
+	p.track(key, r)
+	p.recent[l.Source] = r
+	p.admit(r)
+	p.knowSource(l.Source)
+}
+
+func (p *parser) track(key string, r *Report) {
+	if len(p.open) >= maxSources {
+		for k := range p.open {
+			p.close(k)
+			break
+		}
+	}
+	p.open[key] = r
+	p.active = len(p.open)
+}
+
+func (p *parser) knowSource(s string) {
+	if p.sources == nil {
+		p.sources = map[string]bool{}
+	}
+	if s != "" && !p.sources[s] && len(p.sources) < maxSources {
+		p.sources[s] = true
+		p.log.Sources = append(p.log.Sources, s)
+	}
+}
+
+// admit makes room for a report: the first ones and the last ones stay.
+func (p *parser) admit(r *Report) {
+	p.log.Reports = append(p.log.Reports, r)
+	if len(p.log.Reports) <= maxReports {
+		return
+	}
+	// The oldest of the second half goes; those that are open still are among the last.
+	const half = maxReports / 2
+	copy(p.log.Reports[half:], p.log.Reports[half+1:])
+	p.log.Reports = p.log.Reports[:maxReports]
+	p.log.Dropped++
+}
+
+// near reports whether a line follows a report closely.
+func near(r *Report, l *Line) bool {
+	if l.Timed && r.Opening.Timed {
+		return l.Time >= r.Opening.Time && l.Time-r.Opening.Time < 10*time.Second
+	}
+	return l.Number-r.last < quietLines
+}
+
+// body takes a line that opens nothing.
+func (p *parser) body(l Line, trimmed []byte) {
+	key := p.contextKey(&l)
+	r := p.open[key]
+	if r == nil {
+		if bytes.HasPrefix(trimmed, []byte("NMI backtrace for cpu")) {
+			if last := p.recent[l.Source]; last != nil && last.Kind.Watchdog() {
+				p.track(key, last)
+				last.add(l)
+			}
+		}
+		return
+	}
+	if belongs(trimmed) {
+		r.last = l.Number
+	} else if l.Number-r.last > quietLines {
+		p.close(key)
+		return
+	}
+	r.add(l)
+	if !r.stacked && stackLine(trimmed) {
+		r.stacked = true
+	}
+	if !r.Ended && bytes.HasPrefix(trimmed, []byte("---[ end ")) {
+		r.Ended = true
+	}
+}
+
+func (p *parser) close(key string) {
+	delete(p.open, key)
+	p.active = len(p.open)
+}
+
+// belongs is a cheap test for lines that look like a part of a report.
+func belongs(t []byte) bool {
+	if bytes.Contains(t, []byte("+0x")) {
+		return true
+	}
+	for _, s := range bodyStarts[t[0]] {
+		if bytes.HasPrefix(t, []byte(s)) {
+			return true
+		}
+	}
+	return false
+}
+
+// stackLine reports whether a line is a part of a stack.
+func stackLine(t []byte) bool {
+	if bytes.HasPrefix(t, []byte("Call T")) || bytes.HasPrefix(t, []byte("Call t")) {
+		return true
+	}
+	if !bytes.Contains(t, []byte("+0x")) {
+		return false
+	}
+	_, ok := ParseFrame(string(t))
+	return ok
+}
+
+var bodyStarts = func() (index [256][]string) {
+	for _, s := range []string{"Call ", "CPU: ", "RIP: ", "RSP: ", "RAX: ", "R10: ", "CR2: ", "Code: ", "Modules linked", "Hardware name", "Workqueue: ",
+		"Backtrace", "pc : ", "lr : ", "sp : ", "x29: ", "[<", "---[", "NMI backtrace", "task:", "Allocated", "Freed", "The buggy", "Oops", "Internal error"} {
+		index[s[0]] = append(index[s[0]], s)
+	}
+	return index
+}()
+
+// finish ends all reports and takes them apart.
+func (p *parser) finish() {
+	if p.session != nil {
+		p.endSession()
+	}
+	kept := p.log.Reports[:0]
+	for _, r := range p.log.Reports {
+		r.parse()
+		if r.weak && r.Main() == nil {
+			continue
+		}
+		r.settle()
+		kept = append(kept, r)
+	}
+	p.log.Reports = kept
+	p.log.Tail = p.lastLines()
+	p.log.Format = p.format()
+	p.log.Machine = machine(kept)
+	if p.log.Release == "" {
+		for _, r := range kept {
+			setString(&p.log.Release, r.Release)
+		}
+	}
+}
+
+func (p *parser) format() string {
+	switch {
+	case p.release != "":
+		return "crash session"
+	case len(p.log.Sources) > 1:
+		return "log of several machines"
+	case p.foreign > 0 && int64(p.foreign)*2 > p.log.Lines:
+		return "journal or syslog"
+	}
+	return "kernel log"
+}
+
+// add keeps a line of a report.
+func (r *Report) add(l Line) {
+	if len(r.Lines) >= maxLines || r.bytes+len(l.Text) > maxBytes {
+		r.Cut = true
+		return
+	}
+	r.bytes += len(l.Text) + 64
+	r.Lines = append(r.Lines, l)
+	if r.last == 0 {
+		r.last = l.Number
+	}
+}
+
+// joins reports whether an opening line belongs to a report that is open.
+func (r *Report) joins(o *opening, text string, l *Line) bool {
+	close := l.Number-r.Opening.Number < sameIncident
+	switch {
+	case o.kind == Panic:
+		return true
+	case o.kind == StackProtector || o.kind == StackEnd:
+		return false
+	case r.Kind == Panic || r.Panic != "":
+		return false
+	case r.Ended:
+		return false
+	case o.weak:
+		return close
+	case r.Kind == Leak && o.kind == Leak:
+		return strings.HasPrefix(r.Message, "BUG: memory leak") && !r.HasAddress
+	case !close:
+		return false
+	case r.stacked: // what explains a report stands in front of its stack
+		return false
+	case o.kind == r.Kind:
+		return o.kind.trap() || o.kind == MachineCheck || o.kind == Slab || o.kind == DebugObject || o.kind == UserCopy
+	case o.kind.trap():
+		// "kernel BUG at", then the trap; a page fault, then "Internal error: Oops".
+		return r.Kind.trap() || r.Kind.note() || r.Kind == BUG || r.Kind == StackGuard || r.Kind == SysRq
+	case o.kind.note():
+		return r.Kind == Warning || r.Kind == BUG
+	case o.kind == BUG, o.kind == Warning:
+		return r.Kind.note() || r.Kind.trap() && o.kind == BUG && r.Kind == Trap
+	}
+	return false
+}
+
+// join takes a further opening line.
+func (r *Report) join(o *opening, text string, l Line) {
+	r.add(l)
+	r.last = l.Number
+	if o.kind == Panic {
+		if r.Panic == "" {
+			r.Panic = strings.TrimPrefix(strings.TrimPrefix(text, "Kernel panic - not syncing"), ": ")
+		}
+		return
+	}
+	r.Also = append(r.Also, Also{o.kind, text})
+	if o.weak {
+		return
+	}
+	switch {
+	case r.Kind == Trap && o.kind.trap(), r.Kind == Warning && o.kind.note(), r.Kind == BUG && o.kind.note(), r.Kind == Trap && o.kind == BUG:
+		if r.Kind == Trap && o.kind == Trap {
+			break
+		}
+		r.Kind = o.kind
+		if o.kind.note() || r.What == "" {
+			r.What = ""
+		}
+		r.take(o.re, text)
+		return
+	}
+	what := r.What
+	r.take(o.re, text)
+	if what != "" {
+		r.What = what
+	}
+}
