@@ -73,7 +73,7 @@ var triggers = []trigger{
 	{"SLAB_LINEAR_OVERFLOW", "", Alive, "", "", "", "writes 4 bytes into the next slab object, which nobody sees"},
 	{"OVERWRITE_ALLOCATION", "slub_debug", Warned, "out-of-bounds", "lkdtm_OVERWRITE_ALLOCATION direct_entry", "kmalloc-1k", "writes behind a slab object: kfree() finds the red zone overwritten"},
 	{"OVERWRITE_ALLOCATION", "", Alive, "", "", "", "writes 4 bytes into the next slab object, which nobody sees"},
-	{"VMALLOC_LINEAR_OVERFLOW", "", Panicked, "out-of-bounds", "lkdtm_VMALLOC_LINEAR_OVERFLOW", "", "memset() of a vmalloc area and one byte more, into its guard page"},
+	{"VMALLOC_LINEAR_OVERFLOW", "", Panicked, "out-of-bounds", "lkdtm_VMALLOC_LINEAR_OVERFLOW", "", "memset() of a vmalloc area and one byte more, into its guard page unless FORTIFY_SOURCE refuses"},
 	{"WRITE_AFTER_FREE", "slub_debug", Warned, "use-after-free", "lkdtm_WRITE_AFTER_FREE", "kmalloc-1k", "writes to an object that was freed: the next kmalloc() finds its poison overwritten"},
 	{"WRITE_AFTER_FREE", "", Alive, "", "", "", "writes to an object that was freed, which nobody sees"},
 	{"READ_AFTER_FREE", "", Alive, "", "", "", "reads an object that was freed, which nobody sees"},
