@@ -58,6 +58,7 @@ type Evidence struct {
 	Text  string      `json:"text"`
 	Addr  kernel.Addr `json:"-"`               // what it is about, 0 when no one address
 	Check string      `json:"check,omitempty"` // the command that shows it, without "inquest" and the dump
+	Line  int64       `json:"line,omitempty"`  // of the text that it stands in, from 1; 0 for a dump
 }
 
 // Object is a piece of memory that a finding is about.
@@ -150,6 +151,7 @@ type Analyzer struct {
 var Analyzers = []*Analyzer{
 	Confusion,
 	Overflow,
+	Overcopy,
 	FreedTwice,
 	UsedAfter,
 	Fault,

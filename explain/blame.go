@@ -82,7 +82,8 @@ func blame(places []Place, own, chosen int, skipped []string) Blame {
 	return b
 }
 
-// places are the frames of a stack from one of them outwards.
+// places are the frames of a stack from one of them outwards, with the functions that a
+// tail call removed where the arguments were worked out.
 func (c *Case) places(frames []stack.Frame) []Place {
 	if len(frames) == 0 {
 		return nil
@@ -91,8 +92,14 @@ func (c *Case) places(frames []stack.Frame) []Place {
 	var all []Place
 	for i := range frames {
 		f := &frames[i]
-		if !f.Guess {
-			all = append(all, Place{f.Symbol.Name, f.Symbol.Module, foreign[f.Symbol.Module]})
+		if f.Guess {
+			continue
+		}
+		all = append(all, Place{f.Symbol.Name, f.Symbol.Module, foreign[f.Symbol.Module]})
+		for _, t := range f.Tail {
+			if !t.OneOf {
+				all = append(all, Place{t.Symbol.Name, t.Symbol.Module, foreign[t.Symbol.Module]})
+			}
 		}
 	}
 	return all
@@ -121,6 +128,7 @@ func (c *Case) blameFinding(f *Finding) {
 	case f.stack != nil:
 		frames = f.stack
 	case c.Crash != nil && c.Crash.Trace != nil:
+		c.arguments(nil)
 		frames = c.Crash.Trace.Frames[min(c.Crash.Culprit, len(c.Crash.Trace.Frames)):]
 	}
 	places := c.places(frames)

@@ -1,6 +1,10 @@
 package explain
 
-import "fmt"
+import (
+	"fmt"
+
+	"inquest/stack"
+)
 
 // Lockup explains a CPU that one task kept for too long.
 var Lockup = &Analyzer{
@@ -22,26 +26,45 @@ var Lockup = &Analyzer{
 		default:
 			return nil
 		}
-		// The stuck CPU may be another than the one that panicked.
-		trace := cr.Trace
-		at := ""
-		if cr.Event.CPU >= 0 && cr.Event.CPU != cr.CPU {
-			if t, err := c.Kernel.Current(cr.Event.CPU); err == nil {
-				trace = c.Unwinder.Task(t)
-				for i := range trace.Frames {
-					if !dying(trace.Frames[i].Symbol.Name) {
-						at, f.stack = trace.Frames[i].Name(), trace.Frames[i:]
-						break
-					}
-				}
-			}
-		} else if trace != nil && len(trace.Frames) > 0 {
-			at = c.culpritName()
-		}
-		if at != "" {
-			f.Title += " in " + functionOf(at)
-			f.Evidence = append(f.Evidence, Evidence{Text: "the CPU was at " + at, Check: fmt.Sprintf("bt --cpu %d", cr.Event.CPU)})
+		if frames := c.stuckFrames(); len(frames) > 0 {
+			f.stack = frames
+			f.Title += " in " + BlameFor(c.places(frames)).Function
+			f.Evidence = append(f.Evidence, Evidence{
+				Text:  fmt.Sprintf("%s kept CPU %d; it was at %s", c.stuckTask(), cr.Event.CPU, frames[0].Name()),
+				Check: fmt.Sprintf("bt --cpu %d", cr.Event.CPU),
+			})
+			f.Evidence = append(f.Evidence, c.spinsFor(frames, cr.Event.CPU)...)
 		}
 		return []Finding{f}
 	},
+}
+
+// stuckFrames is where the CPU of a lockup's report was. It may be another than the one
+// that panicked.
+func (c *Case) stuckFrames() []stack.Frame {
+	cr := c.Crash
+	trace, from := cr.Trace, cr.Culprit
+	if cr.Event.CPU >= 0 && cr.Event.CPU != cr.CPU {
+		t, _ := c.Kernel.Current(cr.Event.CPU)
+		if t == nil {
+			return nil
+		}
+		trace, from = c.Unwinder.Task(t), 0
+		for from < len(trace.Frames) && (dying(trace.Frames[from].Symbol.Name) || stopping[base(trace.Frames[from].Symbol.Name)]) {
+			from++
+		}
+	}
+	if trace == nil {
+		return nil
+	}
+	c.Unwinder.Arguments(trace)
+	return trace.Frames[min(from, len(trace.Frames)):]
+}
+
+// stuckTask is who ran there.
+func (c *Case) stuckTask() string {
+	if e := c.Crash.Event; e.Comm != "" {
+		return fmt.Sprintf("%s (pid %d)", e.Comm, e.PID)
+	}
+	return "something"
 }

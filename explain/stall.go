@@ -1,6 +1,14 @@
 package explain
 
-import "fmt"
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"inquest/kernel"
+	"inquest/stack"
+)
 
 // Stall explains tasks and CPUs that made no progress.
 var Stall = &Analyzer{
@@ -21,7 +29,9 @@ var Stall = &Analyzer{
 				break
 			}
 			f.Evidence = append(f.Evidence, c.heldBy(t)...)
-			frames := c.Unwinder.Task(t).Frames
+			trace := c.Unwinder.Task(t)
+			c.Unwinder.Arguments(trace) // finds what left the stack by a tail call, too
+			frames := trace.Frames
 			for i, fr := range frames {
 				if name := base(fr.Symbol.Name); !scheduling[name] {
 					f.stack = frames[i:]
@@ -35,11 +45,62 @@ var Stall = &Analyzer{
 		case KindRCUStall:
 			f.Class = RCUStall
 			f.Title = "RCU grace period stalled"
+			c.stalledBy(&f)
 		default:
 			return nil
 		}
 		return []Finding{f}
 	},
+}
+
+// holdsUp are the lines that name what a grace period waits for (kernel/rcu/tree_stall.h,
+// tree_exp.h): a CPU with its flags ("1-....: (2 GPs behind)"), or a task ("P42").
+var holdsUp = regexp.MustCompile(`(?:^(?:rcu:)?\s*|\{ )(\d+)-[.!ODoN?0-9]+(?::| )|(?:blocked on level-\d+ rcu_node .*:|\{|\}) P(\d+)`)
+
+// stalledBy says which CPU or task the grace period waits for, and where that is.
+func (c *Case) stalledBy(f *Finding) {
+	const after = 12 // lines
+	from := c.Crash.Event.Record
+	for _, rec := range c.Log[from:min(from+after, len(c.Log))] {
+		for line := range strings.Lines(rec.Text) {
+			m := holdsUp.FindStringSubmatch(strings.TrimSpace(line))
+			if m == nil {
+				continue
+			}
+			var t *kernel.Task
+			text, check := "", ""
+			if cpu, err := strconv.Atoi(m[1]); err == nil {
+				t, _ = c.Kernel.Current(cpu)
+				text, check = fmt.Sprintf("it waits for CPU %d", cpu), fmt.Sprintf("bt --cpu %d", cpu)
+			} else if pid, err := strconv.Atoi(m[2]); err == nil {
+				t, _ = c.Kernel.FindTask(pid)
+				text, check = fmt.Sprintf("it waits for pid %d, inside of a reader's critical section", pid), fmt.Sprintf("bt %d", pid)
+			}
+			if t == nil {
+				continue
+			}
+			trace := c.Unwinder.Task(t)
+			c.Unwinder.Arguments(trace)
+			f.stack = trace.Frames[interruptedAt(trace):]
+			if b := BlameFor(c.places(f.stack)); b.Function != "" {
+				f.Title += " by " + b.Function
+				text += ", which is in " + f.stack[0].Name()
+			}
+			f.Evidence = append(f.Evidence, Evidence{Text: text, Check: check})
+			return
+		}
+	}
+}
+
+// interruptedAt is the frame in which a CPU was when the innermost interrupt came; 0 when
+// there was none.
+func interruptedAt(t *stack.Trace) int {
+	for i := range t.Frames {
+		if t.Frames[i].RegsAt != 0 {
+			return i
+		}
+	}
+	return 0
 }
 
 // scheduling are the functions in which every sleeping task is.

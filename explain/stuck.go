@@ -12,10 +12,10 @@ import (
 
 // StuckCPU finds CPUs that stayed in the kernel with their interrupts off, where no
 // watchdog has said so: on machines that were dumped or stopped from outside because
-// they hung.
+// they hung, or of which RCU noticed first.
 var StuckCPU = &Analyzer{
 	Name: "stuck-cpu",
-	Doc:  "CPUs with interrupts off and timers long overdue, on a machine that was stopped from outside",
+	Doc:  "CPUs with interrupts off and timers long overdue, on a machine that was stopped from outside or by an RCU stall",
 	Run:  runStuckCPU,
 }
 
@@ -24,7 +24,7 @@ var StuckCPU = &Analyzer{
 const overdue = time.Second
 
 func runStuckCPU(c *Case) []Finding {
-	if cr := c.Crash; cr != nil && !c.stoppedFromOutside() {
+	if cr := c.Crash; cr != nil && !c.stoppedFromOutside() && (cr.Event == nil || cr.Event.Kind != KindRCUStall) {
 		return nil
 	}
 	now, ok := c.lastTick()
@@ -127,27 +127,31 @@ func (c *Case) stuckFinding(cpu int, trace *stack.Trace, at int, late time.Durat
 			late.Seconds(), trace.Frames[at].Name()), Addr: trace.Frames[at].PC,
 		Check: fmt.Sprintf("bt --cpu %d", cpu),
 	})
-	named := false
-	for i := range trace.Frames[at:] {
-		fr := &trace.Frames[at+i]
-		if !spins(fr.Symbol.Name) {
-			f.Title += " in " + functionOf(fr.Name())
-			break
-		}
-		if lock, ok := spinLock(fr); ok && !named {
-			named = true
-			f.Evidence = append(f.Evidence, Evidence{
-				Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
-				Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
-			})
-		}
-	}
+	f.Title += " in " + BlameFor(c.places(f.stack)).Function
+	f.Evidence = append(f.Evidence, c.spinsFor(f.stack, cpu)...)
 	f.Evidence = append(f.Evidence, Evidence{
 		Text: fmt.Sprintf("its next timer was due at %.3f s, the clock of the machine stood at %.3f s: no timer interrupt has come through since",
 			time.Duration(due).Seconds(), time.Duration(now).Seconds()),
 		Check: fmt.Sprintf("struct hrtimer_cpu_base.expires_next hrtimer_bases:%d", cpu),
 	})
 	return f
+}
+
+// spinsFor names the lock for which a CPU spins in the innermost frames.
+func (c *Case) spinsFor(frames []stack.Frame, cpu int) []Evidence {
+	for i := range frames {
+		fr := &frames[i]
+		if !spins(fr.Symbol.Name) {
+			break
+		}
+		if lock, ok := spinLock(fr); ok {
+			return []Evidence{{
+				Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
+				Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
+			}}
+		}
+	}
+	return nil
 }
 
 // spins reports whether a function waits for a spinlock.

@@ -62,7 +62,7 @@ func (u *Unwinder) connect(a, caller *activation) {
 		a.link = &link{regs: caller.call.regs}
 		return
 	}
-	a.link = u.through(target, a.code.entry, caller.call.regs)
+	a.link = u.follow(caller, target, a.code.entry, caller.call.regs, 0)
 }
 
 // through makes a link of the ways by which jumps may have led from what was called to
