@@ -8,12 +8,18 @@ type RunQueue struct {
 	CPU     int
 	Clock   uint64 // when the CPU last read its clock, in ns since boot
 	Current *Task  // nil when it cannot be read
-	Fair    []Queued
-	RT      []Queued
-	DL      []Queued
-	Ext     []Queued // of sched_ext, since 6.12
+	Fair    Queue // in the order of the tree
+	RT      Queue // by priority
+	DL      Queue // by deadline
+	Ext     Queue // of sched_ext, since 6.12
 	// CFS and RTArray are the addresses of cfs.tasks_timeline and rt.active.
 	CFS, RTArray Addr
+}
+
+// Queue is what waits in one class of the scheduler.
+type Queue struct {
+	Tasks []Queued
+	Err   error // why there may be more
 }
 
 // Queued is a task that waits for a CPU.
@@ -52,19 +58,25 @@ func (k *Kernel) RunQueue(cpu int) (*RunQueue, error) {
 	rq.CFS, _ = o.AddrOf("cfs.tasks_timeline")
 	rq.RTArray, _ = o.AddrOf("rt.active")
 	w := queueWalk{k: k, seen: map[Addr]bool{}}
-	if cfs, err := o.Member("cfs"); err == nil {
-		keep(w.fair(cfs, 0))
-		rq.Fair, w.list = w.list, nil
+	take := func(err error) Queue {
+		keep(err)
+		q := Queue{w.list, err}
+		w.list = nil
+		return q
 	}
-	if rt, err := o.Member("rt"); err == nil {
-		keep(w.realtime(rt, 0))
-		rq.RT, w.list = w.list, nil
+	cfs, err := o.Member("cfs")
+	if err == nil {
+		err = w.fair(cfs, 0)
 	}
-	keep(w.deadline(o))
-	rq.DL, w.list = w.list, nil
+	rq.Fair = take(err)
+	rt, err := o.Member("rt")
+	if err == nil {
+		err = w.realtime(rt, 0)
+	}
+	rq.RT = take(err)
+	rq.DL = take(w.deadline(o))
 	if o.Has("scx.runnable_list") {
-		keep(w.ext(o, curr))
-		rq.Ext = w.list
+		rq.Ext = take(w.ext(o, curr))
 	}
 	return rq, first
 }

@@ -88,19 +88,22 @@ func runqText(s *session, rq *kernel.RunQueue, times bool) {
 	} else {
 		s.printf("  CURRENT: %s%s\n", taskLine(rq.Current), since(rq.Current, "last_arrival"))
 	}
-	queue := func(title string, list []kernel.Queued, always bool) {
-		if len(list) == 0 && !always {
+	queue := func(title string, queue kernel.Queue, always bool) {
+		if len(queue.Tasks) == 0 && !always && queue.Err == nil {
 			return
 		}
 		s.printf("  %s\n", title)
-		for _, q := range list {
+		for _, q := range queue.Tasks {
 			note := ""
 			if q.Delayed {
 				note = "  delayed"
 			}
 			s.printf("     [%3d] %s%s%s\n", q.Prio, taskLine(q.Task), since(q.Task, "last_queued"), note)
 		}
-		if len(list) == 0 {
+		switch {
+		case queue.Err != nil:
+			s.printf("     [the dump does not tell who else]\n")
+		case len(queue.Tasks) == 0:
 			s.printf("     [no tasks queued]\n")
 		}
 	}
@@ -118,7 +121,7 @@ type runqCPU struct {
 	RQ       hex        `json:"rq"`
 	Clock    uint64     `json:"clock_ns"`
 	Current  *runqTask  `json:"current"` // null when the dump does not have it
-	Deadline []runqTask `json:"deadline"`
+	Deadline []runqTask `json:"deadline"` // null, as the others, when the dump does not tell
 	RealTime []runqTask `json:"realtime"`
 	Fair     []runqTask `json:"fair"`
 	Ext      []runqTask `json:"ext"`
@@ -141,9 +144,12 @@ func newRunqTask(q kernel.Queued) runqTask {
 func runqJSON(s *session, queues []*kernel.RunQueue) error {
 	cpus := []runqCPU{}
 	for _, rq := range queues {
-		tasks := func(list []kernel.Queued) []runqTask {
+		tasks := func(queue kernel.Queue) []runqTask {
+			if len(queue.Tasks) == 0 && queue.Err != nil {
+				return nil
+			}
 			out := []runqTask{}
-			for _, q := range list {
+			for _, q := range queue.Tasks {
 				out = append(out, newRunqTask(q))
 			}
 			return out

@@ -80,9 +80,9 @@ func (c *taskChoice) word(text string) bool {
 	return true
 }
 
-// none reports whether nothing was chosen, which stands for all tasks.
-func (c *taskChoice) none() bool {
-	return c.states == "" && !c.user && !c.kernel && !c.active && !c.leaders && !c.byName()
+// onlyNumbers reports whether nothing but pids and addresses was chosen.
+func (c *taskChoice) onlyNumbers() bool {
+	return c.states == "" && !c.user && !c.kernel && !c.active && !c.leaders && len(c.names) == 0
 }
 
 func (c *taskChoice) byName() bool { return len(c.names)+len(c.pids)+len(c.addrs) > 0 }
@@ -133,8 +133,8 @@ func chosenTasks(s *session, k *kernel.Kernel, c *taskChoice) ([]*kernel.Task, e
 	return tasks, nil
 }
 
-// contextTasks are the tasks that files, vm and their like are for: those named by pid
-// or address, or else the one that crashed. Commands of crash(8) call it the context.
+// contextTasks are the tasks that bt, files and their like are for: those named by pid
+// or address, or else the one that crashed, which crash(8) calls the context.
 func contextTasks(s *session, k *kernel.Kernel, args []string) ([]*kernel.Task, error) {
 	if len(args) == 0 {
 		t, err := k.Crashed()
