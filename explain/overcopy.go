@@ -98,7 +98,7 @@ func (c *Case) copied(f *Finding, offset, size uint64) {
 
 // copier is who asked for the copy.
 func (c *Case) copier(f *Finding) string {
-	caller, _ := c.outside(func(function string) bool { return plumbing(base(function)) })
+	caller, _ := c.outside(plumbing)
 	if caller == "" {
 		caller = c.culpritName()
 	}

@@ -15,7 +15,7 @@ var RefCounter = &Analyzer{
 		if rec < 0 || !c.during(rec) {
 			return nil
 		}
-		_, caller := c.firstOutside("refcount_warn_saturate")
+		caller, _ := c.outside(plumbing) // refcount_warn_saturate, and what refcount_t's functions are where they are not inlined
 		if e := c.Crash.Event; caller == "" && strings.Contains(e.Trigger+e.RIP, "refcount_warn_saturate") {
 			// It may jump to a trap that all warnings share, whose frame is its caller (seen in 7.3).
 			caller = c.culpritName()
