@@ -62,10 +62,12 @@ func (k *Kernel) buildModule(ctx context.Context, cache string, m sourceModule, 
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// Not below dir: make takes a = in a path for an assignment.
+	work := filepath.Join(cache, "build", strings.ReplaceAll(m.name+"_"+k.id(), "=", "_"))
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.MkdirAll(filepath.Dir(work), 0o755)); err != nil {
 		return "", err
 	}
-	unlock, err := lockFile(ctx, path+".lock")
+	unlock, err := lockFile(ctx, work+".lock")
 	if err != nil {
 		return "", err
 	}
@@ -82,15 +84,10 @@ func (k *Kernel) buildModule(ctx context.Context, cache string, m sourceModule, 
 	if err != nil {
 		return "", err
 	}
-	// Not below dir: make reads a = in a path as an assignment.
-	if err := os.MkdirAll(filepath.Join(cache, "build"), 0o755); err != nil {
-		return "", err
-	}
-	work, err := os.MkdirTemp(filepath.Join(cache, "build"), "module-")
-	if err != nil {
-		return "", err
-	}
 	defer os.RemoveAll(work)
+	if err := errors.Join(os.RemoveAll(work), os.Mkdir(work, 0o755)); err != nil {
+		return "", err
+	}
 	progress("download " + headers.names[0])
 	if err := a.unpack(ctx, work, headers.names); err != nil {
 		return "", err
@@ -130,11 +127,7 @@ func (k *Kernel) id() string {
 
 // debianVersion is the version of the package that the kernel was unpacked from, or "".
 func (k *Kernel) debianVersion() string {
-	root := filepath.Dir(filepath.Dir(filepath.Dir(k.Modules))) // of lib/modules/RELEASE
-	if filepath.Base(root) == "usr" {
-		root = filepath.Dir(root)
-	}
-	_, version, _ := strings.Cut(filepath.Base(root), "=")
+	_, version, _ := strings.Cut(filepath.Base(k.Root), "=")
 	return version
 }
 

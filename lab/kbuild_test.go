@@ -65,13 +65,14 @@ func TestSourcePackage(t *testing.T) {
 }
 
 func TestKernelID(t *testing.T) {
-	for root, want := range map[string]string{
-		"/c/linux-image-6.1.0-56-amd64=6.1.192-2/lib/modules/6.1.0-56-amd64":     "6.1.0-56-amd64=6.1.192-2",
-		"/c/linux-image-7.3.4-amd64=7.3.4-1~bpo13+1/usr/lib/modules/7.3.4-amd64": "7.3.4-amd64=7.3.4-1~bpo13+1",
-		"/c/unpacked/lib/modules/6.6.0":                                          "6.6.0",
+	for _, tt := range []struct{ release, root, want string }{
+		{"6.1.0-56-amd64", "/c/linux-image-6.1.0-56-amd64=6.1.192-2", "6.1.0-56-amd64=6.1.192-2"},
+		{"7.3.4-amd64", "/c/linux-image-7.3.4-amd64=7.3.4-1~bpo13+1", "7.3.4-amd64=7.3.4-1~bpo13+1"},
+		{"6.6.0", "/c/unpacked", "6.6.0"},
+		{"6.6.0", "", "6.6.0"},
 	} {
-		if got := (&Kernel{Release: filepath.Base(root), Modules: root}).id(); got != want {
-			t.Errorf("%s: %q, want %q", root, got, want)
+		if got := (&Kernel{Release: tt.release, Root: tt.root}).id(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.root, got, tt.want)
 		}
 	}
 }
