@@ -1,0 +1,167 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// State is how it stands with a rule that queues packets, as to SYN/ACKs made here.
+type State string
+
+// The states.
+const (
+	Open       State = "open"         // it may queue them
+	Shielded   State = "shielded"     // a carve-out right before it keeps them out
+	Harmless   State = "harmless"     // it never queues them with their request socket
+	OutOfReach State = "out of reach" // it may queue them, and no carve-out can be put before it
+)
+
+// Point is a rule that queues packets.
+type Point struct {
+	Rule   string   `json:"rule"`   // "inet filter output handle 7", "iptables filter OUTPUT rule 3"
+	Queues string   `json:"queues"` // "0", "0-3", "by the packet"
+	Bypass bool     `json:"bypass"` // packets pass when nobody reads the queue
+	Fanout bool     `json:"fanout"` // the queue is chosen by CPU
+	Hooks  []string `json:"hooks"`  // from which packets come to it: "output"
+	State  State    `json:"state"`
+	Why    string   `json:"why,omitempty"`    // it is harmless, or out of reach
+	Costs  []string `json:"costs,omitempty"`  // what the carve-out costs besides
+	Passed uint64   `json:"passed,omitempty"` // SYN/ACKs that the carve-out accepted
+}
+
+// Rules are the rules that queue packets in one network namespace.
+type Rules struct {
+	Points []Point `json:"points"`
+	// Stale counts carve-outs whose rule is gone or has changed.
+	Stale int `json:"stale"`
+
+	generation uint32
+	nft        []change
+	xtables    []*xtables
+}
+
+// Open reports whether any of them may queue SYN/ACKs made here.
+func (r *Rules) Open() bool {
+	return slices.ContainsFunc(r.Points, func(p Point) bool { return p.State == Open || p.State == OutOfReach })
+}
+
+// Passed counts the SYN/ACKs that carve-outs have accepted.
+func (r *Rules) Passed() uint64 {
+	var n uint64
+	for _, p := range r.Points {
+		n += p.Passed
+	}
+	return n
+}
+
+// ReadRules finds every rule that queues packets in the network namespace of the
+// calling thread, in nftables and in the older tables of iptables, which iptables-save
+// reads, and changes nothing.
+func ReadRules(ctx context.Context) (*Rules, error) {
+	n, err := openNFT()
+	if err != nil {
+		return nil, err
+	}
+	defer n.Close()
+	s, err := n.read()
+	if err != nil {
+		return nil, err
+	}
+	r := &Rules{generation: s.generation}
+	if r.Points, r.nft, err = s.plan(); err != nil {
+		return nil, err
+	}
+	r.Stale = s.stale(r.Points)
+	if r.xtables, err = readXTables(ctx); err != nil {
+		return nil, err
+	}
+	for _, x := range r.xtables {
+		points, stale := x.plan()
+		r.Points = append(r.Points, points...)
+		r.Stale += stale
+	}
+	return r, nil
+}
+
+// stale counts the carve-outs of nftables that shield nothing.
+func (s *snapshot) stale(points []Point) int {
+	n := 0
+	for i := range s.rules {
+		if s.rules[i].ours() {
+			n++
+		}
+	}
+	for _, p := range points {
+		if p.State == Shielded {
+			n--
+		}
+	}
+	return n
+}
+
+// ApplyRules puts a carve-out right before each rule that may queue SYN/ACKs made here,
+// and takes away those that are of no use any more. It returns how it stands afterwards.
+//
+// Changes of nftables are one transaction that fails if anybody changes the ruleset
+// meanwhile, and is tried again. Those of iptables are one for each table.
+func ApplyRules(ctx context.Context) (*Rules, error) {
+	return settle(ctx, func(r *Rules) ([]change, error) {
+		return r.nft, nil
+	}, (*xtables).script)
+}
+
+// RemoveRules takes all carve-outs away, and returns what stands open afterwards.
+func RemoveRules(ctx context.Context) (*Rules, error) {
+	return settle(ctx, func(*Rules) ([]change, error) { return removals() }, (*xtables).removal)
+}
+
+// removals take the carve-outs of nftables away.
+func removals() ([]change, error) {
+	n, err := openNFT()
+	if err != nil {
+		return nil, err
+	}
+	defer n.Close()
+	s, err := n.read()
+	if err != nil {
+		return nil, err
+	}
+	var list []change
+	for i := range s.rules {
+		if s.rules[i].ours() {
+			list = append(list, s.rules[i].removal())
+		}
+	}
+	return list, nil
+}
+
+// settle makes the changes that a reading of the rules asks for, until there are none.
+func settle(ctx context.Context, nft func(*Rules) ([]change, error), script func(*xtables) string) (*Rules, error) {
+	const tries = 20
+	for range tries {
+		r, err := ReadRules(ctx)
+		if err != nil {
+			return nil, err
+		}
+		changes, err := nft(r)
+		if err != nil {
+			return nil, err
+		}
+		if len(changes) > 0 {
+			if err := commit(r.generation, changes); errors.Is(err, errChanged) {
+				continue
+			} else if err != nil {
+				return nil, fmt.Errorf("change nftables: %w", err)
+			}
+		}
+		for _, x := range r.xtables {
+			if err := x.restore(ctx, script(x)); err != nil {
+				return nil, err
+			}
+		}
+		return ReadRules(ctx)
+	}
+	return nil, ErrBusyRules
+}
