@@ -129,6 +129,7 @@ type Finding struct {
 	Weight int `json:"-"`
 
 	culprit string        // the function that did it, where the analyzer knows; without suffixes
+	via     string        // who called the culprit, where that serves many
 	stack   []stack.Frame // on which it happened, where that is not the crashed CPU's
 }
 
@@ -164,6 +165,7 @@ var Analyzers = []*Analyzer{
 	Stall,
 	Deadlocked,
 	StuckCPU,
+	NoMemory,
 	Panic,
 }
 

@@ -143,7 +143,9 @@ func (c *Case) fetchFault() (Finding, bool) {
 	// The caller's return address is on top of the stack.
 	sp := kernel.Addr(site.Regs.SP())
 	if ret, err := c.Kernel.Pointer(sp); err == nil && c.Kernel.Text(ret) {
-		f.Title += " from " + functionOf(c.Kernel.Name(ret))
+		f.culprit = functionOf(c.Kernel.Name(ret))
+		f.via = c.callerOf(f.culprit)
+		f.Title += " from " + f.culprit
 		f.Evidence = append(f.Evidence, Evidence{
 			Text:  fmt.Sprintf("the return address on the stack is %s: the call is in front of it", c.Kernel.Name(ret)),
 			Addr:  ret,
@@ -151,6 +153,18 @@ func (c *Case) fetchFault() (Finding, bool) {
 		})
 	}
 	return f, true
+}
+
+// callerOf is the function with a subject of its own that called one on the crashed stack.
+func (c *Case) callerOf(function string) string {
+	c.arguments(nil)
+	places := c.places(c.Crash.Trace.Frames[c.Crash.Culprit:])
+	for i, p := range places {
+		if base(p.Function) == function {
+			return BlameFor(places[i+1:]).Function
+		}
+	}
+	return ""
 }
 
 func codeOrData(sym kernel.Symbol) string {

@@ -18,6 +18,9 @@ var Panic = &Analyzer{
 			return noReport(c)
 		}
 		reason := cr.Panic.Trigger
+		if outOfMemory(reason) {
+			return nil // see NoMemory
+		}
 		f := Finding{
 			Class:      Unknown,
 			Title:      "panic: " + reason,
@@ -39,9 +42,6 @@ var Panic = &Analyzer{
 		case strings.Contains(reason, "Attempted to kill init"):
 			f.Title = "init died, and a kernel cannot go on without it"
 			f.Advice = append(f.Advice, "exitcode is init's wait status: the low byte is the signal that killed it, the next one its exit code.")
-		case strings.Contains(reason, "ut of memory") || strings.Contains(reason, "deadlocked on memory"):
-			f.Class = OutOfMemory
-			f.Title = "the machine ran out of memory"
 		case strings.Contains(reason, "NMI"), strings.Contains(reason, "IOCK"):
 			f.Title = "panic by a non-maskable interrupt"
 			if cr.Event != nil {

@@ -6,18 +6,17 @@ import (
 )
 
 // Signature is an id that two dumps of one bug share: what went wrong, as a family, and
-// the function that is to blame. Neither addresses nor lines, tasks, CPUs, modules that
+// the function that is to blame; where no function is, the title. Neither addresses nor lines, tasks, CPUs, modules that
 // may also be built in, nor what memory happened to hold are part of it. Dumps of a
 // known bug have the signature of that bug.
 func Signature(f *Finding) string {
-	where := ""
 	switch {
 	case f.Advisory != nil:
 		return digest("known", f.Advisory.ID)
 	case f.Blame != nil:
-		where = f.Blame.Function
+		return digest(family(f.Class), f.Blame.Function, f.via)
 	}
-	return digest(family(f.Class), where)
+	return digest(family(f.Class), f.Title)
 }
 
 // family joins the classes in which one bug may show itself: damaged memory by whatever

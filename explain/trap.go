@@ -47,6 +47,7 @@ var Machine = &Analyzer{
 			}
 		case KindMachine:
 			f.Class, f.Title = MachineCheck, "machine check: the hardware reported an error it could not correct"
+			c.explainMachineCheck(&f)
 		case KindOtherTrap:
 			f.Class, f.Title = BadInstruction, cr.Event.Trigger+" trap in "+in
 			if strings.HasPrefix(cr.Event.Trigger, "int3") {
