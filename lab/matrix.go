@@ -21,7 +21,7 @@ import (
 type Matrix struct {
 	Scenarios []*Scenario
 	Kernels   []*Kernel
-	Sets      []map[string]string // each a setting of options; none is one with the defaults
+	Sets      []map[string]string // each a setting of options; none are the scenario's own
 	Dir       string
 	Jobs      int // runs at a time; 0 is 1
 	// Experiment is how all of them are run; scenario, settings, kernel and directory
@@ -64,6 +64,7 @@ type Cell struct {
 	Truth     Truth             `json:"truth"`
 	Outcome   Outcome           `json:"outcome,omitempty"`
 	Warnings  []string          `json:"warnings,omitempty"` // of the kernel
+	Happened  string            `json:"happened,omitempty"` // in words, where the scenario has them
 	Dump      string            `json:"dump,omitempty"`     // that was kept, in Dir
 	Answer    *Answer           `json:"answer,omitempty"`   // nil when there was no dump
 	Judgement Judgement         `json:"judgement"`
@@ -101,13 +102,16 @@ func Combinations(options []Option, fixed map[string]string) []map[string]string
 
 // cells are all that a matrix consists of, kernel by kernel.
 func (m *Matrix) cells() []*Cell {
-	sets := m.Sets
-	if len(sets) == 0 {
-		sets = []map[string]string{nil}
-	}
 	var all []*Cell
 	for _, k := range m.Kernels {
 		for _, s := range m.Scenarios {
+			sets := m.Sets
+			if len(sets) == 0 {
+				sets = s.Sets
+			}
+			if len(sets) == 0 {
+				sets = []map[string]string{nil}
+			}
 			for _, set := range sets {
 				c := &Cell{Scenario: s.Name, Set: set, Kernel: k.Release, experiment: m.Experiment}
 				c.Dir = filepath.Join(append([]string{k.Release, filepath.FromSlash(s.Name)}, c.settings()...)...)
@@ -207,6 +211,9 @@ func (m *Matrix) run(ctx context.Context, c *Cell) error {
 		return nil
 	}
 	c.Truth, c.Outcome, c.Warnings, c.Seconds = r.Truth, r.Outcome, r.Warnings, r.Seconds
+	if happened := c.experiment.Scenario.Happened; happened != nil {
+		c.Happened = happened(&r)
+	}
 	if names, ok := r.Fact("offers").([]any); ok {
 		for _, name := range names {
 			c.Offers = append(c.Offers, fmt.Sprint(name))

@@ -75,6 +75,9 @@ func (t *Table) Markdown(w io.Writer) error {
 		fmt.Fprintf(&b, "| %s | %d | %d | %s | %d | %d | %d | %d | %d | %d | %d |\n", of.Kernel, of.Cells, of.Crashes, share,
 			of.Counts[Right], of.Counts[Wrong], of.Certain, of.Counts[Silent], of.Counts[Unexpected], of.Counts[NotOffered], of.Counts[Failed])
 	}
+	if slices.ContainsFunc(t.Cells, func(c *Cell) bool { return c.Happened != "" }) {
+		b.WriteString("\n" + t.happened())
+	}
 	kernel := ""
 	for _, c := range t.Cells {
 		if c.Kernel != kernel {

@@ -37,6 +37,11 @@ type Scenario struct {
 	Meanwhile func(ctx context.Context, vm *VM, e *Experiment) error
 	// Truth is what ought to happen, given the experiment's options and kernel.
 	Truth func(e *Experiment) Truth
+
+	// Sets are the settings that a matrix has of it; none is one with the defaults.
+	Sets []map[string]string
+	// Happened, if set, says in a few words what came of a run, for a matrix's table.
+	Happened func(r *Result) string
 }
 
 // Option is a setting of a scenario.
@@ -82,7 +87,7 @@ var plainScenarios = []*Scenario{
 		Name: "sysrq",
 		Doc:  "write c to /proc/sysrq-trigger: the crash that is asked for",
 		Truth: func(*Experiment) Truth {
-			return Truth{Outcome: Panicked, Classes: []string{"user-panic"}, Culprits: []string{"sysrq_handle_crash"}}
+			return Truth{Outcome: Panicked, Classes: []string{"user-panic"}, Culprits: []string{"sysrq_handle_crash", "sysrq"}}
 		},
 	},
 	{
@@ -132,6 +137,16 @@ func (s *Scenario) Family() string {
 		return ""
 	}
 	return family
+}
+
+// Expected returns what ought to come of a scenario with options set, on a kernel that
+// is not known yet.
+func Expected(s *Scenario, set map[string]string) (Truth, error) {
+	e, err := Experiment{Scenario: s, Set: set, Kernel: &Kernel{}, Dir: "."}.validated()
+	if err != nil || s.Truth == nil {
+		return Truth{}, err
+	}
+	return s.Truth(e), nil
 }
 
 // options returns the value of each option: as set, or its default.

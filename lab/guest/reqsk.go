@@ -106,9 +106,11 @@ func newRequests(s *story) (*requests, error) {
 	if err := r.neighbours.retries(never); err != nil {
 		return nil, err
 	}
-	if s.Name == "nfqueue-reqsk/expired" {
-		if err := r.net.server.sysctl("net/ipv4/tcp_synack_retries", "0"); err != nil {
-			return nil, err
+	if s.Option("bind") == "yes" {
+		for _, l := range []*listener{r.victims, r.neighbours} {
+			if err := unix.BindToDevice(l.fd, r.net.device); err != nil {
+				return nil, fmt.Errorf("bind to %s: %w", r.net.device, err)
+			}
 		}
 	}
 	at := r.net.hooked(s.Option("hook"))
@@ -300,6 +302,9 @@ func (r *requests) expired() error {
 		}
 	}
 	r.Step("wait for the kernel to give the connection up")
+	if err := r.net.server.sysctl("net/ipv4/tcp_synack_retries", "0"); err != nil {
+		return err
+	}
 	err := within(longEnough, "the request socket is given up", func() (bool, error) {
 		half, err := r.net.server.halfOpens()
 		return !slices.ContainsFunc(half, func(h halfOpen) bool { return h.Remote.Port() == port }), err
@@ -347,6 +352,9 @@ func (r *requests) account() error {
 		if err := r.lookAtNeighbour(); err != nil {
 			return err
 		}
+	}
+	if err := r.daemon.hasten(); err != nil {
+		return err
 	}
 	for port := range r.dialled {
 		r.hangUp(port)
@@ -430,6 +438,7 @@ func describeHalfOpen(h halfOpen) map[string]any {
 type network struct {
 	server, client, between *netns // the same where there is no cable
 	serverAddr, clientAddr  netip.Addr
+	device                  string // of the server
 }
 
 // newNetwork makes what the options path and family say.
@@ -438,14 +447,14 @@ func newNetwork(s *story) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &network{server: own, client: own, between: own}
+	n := &network{server: own, client: own, between: own, device: "eth0"}
 	v6 := s.Option("family") == "ipv6"
 	if s.Option("path") == "lo" {
 		n.serverAddr = netip.MustParseAddr("127.0.0.1")
 		if v6 {
 			n.serverAddr = netip.IPv6Loopback()
 		}
-		n.clientAddr = n.serverAddr
+		n.clientAddr, n.device = n.serverAddr, "lo"
 		return n, own.links(func(l *links) error { return l.up("lo") })
 	}
 	if n.server, err = newNamespace(); err != nil {

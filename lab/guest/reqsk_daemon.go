@@ -87,8 +87,9 @@ type daemon struct {
 	ns     *netns
 	queues *nfqueue.Queues
 
-	mu   sync.Mutex
-	held map[uint16][]synAck // by the port that they go to, in the order of their coming
+	mu      sync.Mutex
+	held    map[uint16][]synAck // by the port that they go to, in the order of their coming
+	hastens bool                // nothing is held any more
 }
 
 // synAck is a packet that waits for its verdict.
@@ -114,6 +115,9 @@ func holdSynAcks(n *netns, cfg nfqueue.Config) (*daemon, error) {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		if d.hastens {
+			return nfqueue.Accept()
+		}
 		d.held[port] = append(d.held[port], synAck{p.Hold(), append([]byte(nil), p.Payload...)})
 		return nfqueue.Verdict{}
 	})
@@ -134,6 +138,22 @@ func (d *daemon) take(port uint16) []synAck {
 	list := d.held[port]
 	delete(d.held, port)
 	return list
+}
+
+// hasten releases all that is held, and holds nothing from now on.
+func (d *daemon) hasten() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hastens = true
+	for _, list := range d.held {
+		for _, p := range list {
+			if err := p.Judge(nfqueue.Accept()); err != nil {
+				return err
+			}
+		}
+	}
+	clear(d.held)
+	return nil
 }
 
 // catchUp waits until the daemon has all that the kernel has queued, but for those
