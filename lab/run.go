@@ -62,7 +62,7 @@ func Run(ctx context.Context, experiment Experiment) (Result, error) {
 		if i == len(accels)-1 || !errors.Is(err, errNotBooted) || ctx.Err() != nil {
 			break
 		}
-		e.Progress(fmt.Sprintf("no luck with %s (%v)", m.Accel, err))
+		e.Progress(fmt.Sprintf("no luck with %s (%s)", m.Accel, lastLine(err)))
 	}
 	if e.Keep {
 		err = errors.Join(err, m.keepScript(work))
@@ -172,6 +172,12 @@ func extractFile(archive *zip.Reader, name, path string) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
+}
+
+// lastLine is the end of an error, which is what QEMU complains of.
+func lastLine(err error) string {
+	text := strings.TrimSpace(err.Error())
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // lastLines returns the end of a console, to be shown with an error.

@@ -163,10 +163,7 @@ func (t *trial) dumpOutside(ctx context.Context) ([]Dump, error) {
 	var dumps []Dump
 	for _, format := range formats {
 		t.Progress("dump " + format)
-		path, err := filepath.Abs(filepath.Join(t.Dir, "qemu."+format))
-		if err != nil {
-			return dumps, err
-		}
+		path := filepath.Join(t.Dir, "qemu."+format)
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // QEMU makes them read-only
 			return dumps, err
 		}

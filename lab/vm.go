@@ -178,6 +178,10 @@ func (vm *VM) Close() {
 
 // Dump stops the machine for as long as it writes its memory to a file.
 func (vm *VM) Dump(ctx context.Context, format, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
 	return vm.QMP.Run(ctx, "dump-guest-memory", map[string]any{
 		"paging": false, "protocol": "file:" + path, "format": format,
 	}, nil)

@@ -27,5 +27,6 @@ var commands = []*command{
 
 // groups are the commands that read no dump.
 var groups = []*group{
+	labGroup,
 	verdictGroup,
 }
