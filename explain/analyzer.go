@@ -153,6 +153,7 @@ var Analyzers = []*Analyzer{
 	Confusion,
 	Overflow,
 	Overcopy,
+	FreedWrong,
 	FreedTwice,
 	UsedAfter,
 	Fault,

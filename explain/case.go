@@ -8,6 +8,7 @@ import (
 	"inquest/heap"
 	"inquest/kernel"
 	"inquest/kernel/x86"
+	"inquest/lock"
 	"inquest/stack"
 )
 
@@ -23,7 +24,8 @@ type Case struct {
 	Events   []Event
 	Crash    *Crash // nil when nothing says that the machine crashed
 
-	heap func() *heap.Heap
+	heap  func() *heap.Heap
+	locks func() *lock.Finder
 }
 
 // Crash is how the machine died, from three witnesses: log, registers and stack.
@@ -60,6 +62,7 @@ type FaultSite struct {
 func New(k *kernel.Kernel) (*Case, error) {
 	c := &Case{Kernel: k, Unwinder: stack.NewUnwinder(k)}
 	c.heap = sync.OnceValue(func() *heap.Heap { return heap.New(k) })
+	c.locks = sync.OnceValue(func() *lock.Finder { return lock.New(k, c.Unwinder) })
 	c.readLog()
 	c.Events = Events(c.Log)
 	c.findCrash()
@@ -163,7 +166,7 @@ func followsFrom(panic, e *Event) bool {
 func (c *Case) findFault() {
 	cr := c.Crash
 	frames := cr.Trace.Frames
-	i := 0
+	i := endOfPanic(frames)
 	for i < len(frames) && dying(frames[i].Symbol.Name) {
 		i++
 	}

@@ -15,7 +15,7 @@ import (
 var allocatorNames = set(
 	"kfree", "kmem_cache_free", "__kmem_cache_free", "kvfree", "kfree_sensitive", "kmem_cache_free_bulk", "slab_free", "__slab_free", "do_slab_free",
 	"slab_free_after_rcu_debug", "set_freepointer", "free_to_pcs", "free_debug_processing", "free_to_partial_list", "slab_free_freelist_hook", "free_deferred_objects",
-	"___cache_free", "cache_from_obj", "kfree_const", "devm_kfree", "kfree_skbmem", "slab_err", "object_err", "slab_free_hook",
+	"___cache_free", "cache_from_obj", "virt_to_cache", "free_large_kmalloc", "warn_free_bad_obj", "kfree_const", "devm_kfree", "kfree_skbmem", "slab_err", "object_err", "slab_free_hook",
 	"kmem_cache_alloc", "__kmalloc", "kmalloc_trace", "__slab_alloc", "___slab_alloc", "kmem_cache_alloc_lru", "kmem_cache_alloc_node", "kmem_cache_alloc_trace",
 	"__kmem_cache_alloc_node", "__kmalloc_node", "__kmalloc_noprof", "kmem_cache_alloc_noprof", "__kmalloc_cache_noprof", "set_track_prepare", "stack_trace_save",
 )

@@ -35,6 +35,24 @@ var handlerNames = set(
 	"smp_apic_timer_interrupt", "apic_timer_interrupt", "__sysvec_apic_timer_interrupt",
 )
 
+// enders are the functions from which whatever else is called while the kernel ends
+// itself: notifiers, blinking lights, consoles.
+var enders = set("panic", "vpanic", "nmi_panic", "oops_end", "die", "crash_kexec", "__crash_kexec", "machine_kexec", "make_task_dead")
+
+// endOfPanic is the number of the frame outside of the last of them; 0 when there is none.
+func endOfPanic(frames []stack.Frame) int {
+	const deepest = 48 // frames that a panic may have
+	end := 0
+	for i := range frames[:min(deepest, len(frames))] {
+		if enders[base(frames[i].Symbol.Name)] {
+			end = i + 1
+		} else if frames[i].RegsAt != 0 {
+			break // what was interrupted
+		}
+	}
+	return end
+}
+
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))
 	for _, n := range names {

@@ -33,6 +33,9 @@ var Panic = &Analyzer{
 				text = "the CPU was interrupted in " + c.culpritName()
 			}
 			f.Evidence = append(f.Evidence, Evidence{Text: text, Check: "bt"})
+			if who := BlameFor(c.places(cr.Trace.Frames[cr.Culprit:])).Function; who != "" && cr.Event == nil {
+				f.Class, f.Title, f.culprit = Bug, "panic by decision of "+who, who
+			}
 		}
 		switch {
 		case c.onStack("sysrq_handle_crash") || strings.Contains(reason, "sysrq triggered crash"):
@@ -40,16 +43,16 @@ var Panic = &Analyzer{
 			f.Title = "somebody crashed the machine on purpose, by sysrq"
 			f.Evidence = append(f.Evidence, c.by()...)
 		case strings.Contains(reason, "Attempted to kill init"):
-			f.Title = "init died, and a kernel cannot go on without it"
+			f.Class, f.Title, f.culprit = Unknown, "init died, and a kernel cannot go on without it", ""
 			f.Advice = append(f.Advice, "exitcode is init's wait status: the low byte is the signal that killed it, the next one its exit code.")
 		case strings.Contains(reason, "NMI"), strings.Contains(reason, "IOCK"):
-			f.Title = "panic by a non-maskable interrupt"
+			f.Class, f.Title, f.culprit = Unknown, "panic by a non-maskable interrupt", ""
 			if cr.Event != nil {
 				f.Title += ": " + cr.Event.Message
 				f.Evidence = append(f.Evidence, Evidence{Text: cr.Event.Message, Check: "log"})
 			}
 		case strings.Contains(reason, "VFS: Unable to mount root fs"), strings.Contains(reason, "No working init found"):
-			f.Title = "the machine could not boot: " + reason
+			f.Class, f.Title, f.culprit = Unknown, "the machine could not boot: "+reason, ""
 		case strings.Contains(reason, "stack-protector"):
 			f.Class = StackOverflow
 		case strings.Contains(reason, "achine check"):

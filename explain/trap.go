@@ -39,6 +39,10 @@ var Machine = &Analyzer{
 			f.Class, f.Title = BadInstruction, "invalid instruction in "+in
 		case KindStack:
 			f.Class, f.Title, f.Weight = StackOverflow, "kernel stack overflow in "+in, 2
+			if ev, ok := c.farFromGuard(); ok {
+				f.Class, f.Title = OutOfBounds, "access beyond the end of a stack that is not full, in "+in
+				f.Evidence = append(f.Evidence, ev)
+			}
 		case KindDouble:
 			f.Class, f.Title, f.Weight = DoubleFault, "double fault in "+in, 1
 			if ev, ok := c.stackGuard(); ok {
@@ -85,6 +89,24 @@ func (c *Case) divisor() (v uint64, operand string, ok bool) {
 		}
 	}
 	return 0, "", false
+}
+
+// farFromGuard reports whether the trapped stack pointer was well inside of the task's
+// stack: then the guard page was hit by an address that has nothing to do with it.
+func (c *Case) farFromGuard() (Evidence, bool) {
+	cr := c.Crash
+	if cr.Fault == nil || cr.Task == nil {
+		return Evidence{}, false
+	}
+	const room = 1 << 10 // more than the access of any one frame's beginning reaches down
+	sp, low := cr.Fault.Regs.SP(), uint64(cr.Task.Stack)
+	if low == 0 || sp < low+room || sp-low > 64<<10 {
+		return Evidence{}, false
+	}
+	return Evidence{
+		Text: fmt.Sprintf("rsp = %#x is %d bytes above the lower end of the task's stack: it had not overflowed", sp, sp-low),
+		Addr: cr.Task.Stack,
+	}, true
 }
 
 // stackGuard reports whether the trapped stack pointer had left the task's stack
