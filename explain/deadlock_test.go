@@ -3,77 +3,13 @@ package explain
 import (
 	"testing"
 
-	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
 	"inquest/internal/kerneltest"
 	"inquest/kernel"
+	"inquest/lock"
 	"inquest/stack"
 )
-
-// counter is atomic_long_t.
-var counter = &btf.Typedef{Name: "atomic_long_t", Type: kerneltest.Struct("", kerneltest.Field{Name: "counter", Type: kerneltest.Long})}
-
-// TestLockOwner reads who holds a lock. The low bits of the owner are flags.
-func TestLockOwner(t *testing.T) {
-	mutex := kerneltest.Struct("mutex", kerneltest.Field{Name: "owner", Type: counter}, kerneltest.Field{Name: "wait_lock", Type: kerneltest.U32})
-	rwsem := kerneltest.Struct("rw_semaphore", kerneltest.Field{Name: "count", Type: counter}, kerneltest.Field{Name: "owner", Type: counter})
-	m := kerneltest.Linux(kerneltest.Options{})
-	m.Types(mutex, rwsem)
-	lock := func(typ *btf.Struct, owner uint64) kernel.Addr {
-		at := m.New(typ)
-		m.Set(at, typ, "owner.counter", owner)
-		return kernel.Addr(at)
-	}
-	const task = 0xffff888000123400
-	tests := []struct {
-		name, kind string
-		at         kernel.Addr
-		want       kernel.Addr
-	}{
-		{"a mutex", "mutex", lock(mutex, task), task},
-		{"a mutex with waiters", "mutex", lock(mutex, task|1), task},
-		{"a mutex that somebody is to have next", "mutex", lock(mutex, task|1|2), task},
-		{"a mutex handed over", "mutex", lock(mutex, task|1|4), 0},
-		{"a mutex that is free", "mutex", lock(mutex, 0), 0},
-		{"a semaphore held for writing", "rw_semaphore", lock(rwsem, task), task},
-		{"a semaphore held by readers", "rw_semaphore", lock(rwsem, task|1), 0},
-		{"memory that is not there", "mutex", 0xffff8880f0000000, 0},
-		{"a lock of another kind", "semaphore", lock(mutex, task), 0},
-	}
-	k, err := kernel.Open(m.Dump())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &Case{Kernel: k}
-	for _, tt := range tests {
-		if got := c.lockOwner(tt.kind, tt.at); got != tt.want {
-			t.Errorf("%s: held by %v, want %v", tt.name, got, tt.want)
-		}
-	}
-}
-
-// TestLockArg takes the lock from the first argument, if that is one.
-func TestLockArg(t *testing.T) {
-	pointer := func(name string) btf.Type { return &btf.Pointer{Target: &btf.Struct{Name: name, Size: 32}} }
-	for _, tt := range []struct {
-		name string
-		args []stack.Arg
-		want bool
-	}{
-		{"a mutex", []stack.Arg{{Name: "lock", BTF: pointer("mutex"), Known: true, Value: 1}}, true},
-		{"a ww_mutex", []stack.Arg{{Name: "lock", BTF: pointer("ww_mutex"), Known: true, Value: 1}}, true},
-		{"its register, of a function that the compiler changed", []stack.Arg{{Name: "rdi", Known: true, Value: 1}}, true},
-		{"another register", []stack.Arg{{Name: "rsi", Known: true, Value: 1}}, false},
-		{"something else", []stack.Arg{{Name: "sem", BTF: pointer("rw_semaphore"), Known: true, Value: 1}}, false},
-		{"one that is not known", []stack.Arg{{Name: "lock", BTF: pointer("mutex")}}, false},
-		{"nothing", nil, false},
-	} {
-		if _, ok := lockArg(tt.args, "mutex"); ok != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, ok, tt.want)
-		}
-	}
-}
 
 // TestDeadlockFinding puts circles of each length into words.
 func TestDeadlockFinding(t *testing.T) {
@@ -83,15 +19,15 @@ func TestDeadlockFinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Case{Kernel: k}
-	waits := func(sure bool, comms ...string) []wait {
-		var all []wait
+	waits := func(sure bool, comms ...string) []lock.Wait {
+		var all []lock.Wait
 		for i, comm := range comms {
-			all = append(all, wait{task: &kernel.Task{Comm: comm, PID: i + 1}, lock: kernel.Addr(0x1000 * (i + 1)), kind: "mutex", in: "mutex_lock", sure: sure})
+			all = append(all, lock.Wait{Task: &kernel.Task{Comm: comm, PID: i + 1}, Lock: kernel.Addr(0x1000 * (i + 1)), Kind: lock.Mutex, In: "mutex_lock", Sure: sure})
 		}
 		return all
 	}
 	for _, tt := range []struct {
-		circle     []wait
+		circle     []lock.Wait
 		title      string
 		confidence Confidence
 	}{

@@ -7,6 +7,7 @@ import (
 
 	"inquest/kernel"
 	"inquest/kernel/x86"
+	"inquest/lock"
 	"inquest/stack"
 )
 
@@ -144,10 +145,10 @@ func (c *Case) spinsFor(frames []stack.Frame, cpu int) []Evidence {
 		if !spins(fr.Symbol.Name) {
 			break
 		}
-		if lock, ok := spinLock(fr); ok {
+		if arg, ok := spinLock(fr); ok {
 			return []Evidence{{
-				Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", c.lockName(kernel.Addr(lock.Value)), base(fr.Symbol.Name), lock.From),
-				Addr: kernel.Addr(lock.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
+				Text: fmt.Sprintf("there it spins for the lock %s (%s: %s)", lock.Name(c.Kernel, kernel.Addr(arg.Value)), base(fr.Symbol.Name), arg.From),
+				Addr: kernel.Addr(arg.Value), Check: fmt.Sprintf("bt --cpu %d --args", cpu),
 			}}
 		}
 	}

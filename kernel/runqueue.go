@@ -8,10 +8,10 @@ type RunQueue struct {
 	CPU     int
 	Clock   uint64 // when the CPU last read its clock, in ns since boot
 	Current *Task  // nil when it cannot be read
-	Fair    Queue // in the order of the tree
-	RT      Queue // by priority
-	DL      Queue // by deadline
-	Ext     Queue // of sched_ext, since 6.12
+	Fair    Queue  // in the order of the tree
+	RT      Queue  // by priority
+	DL      Queue  // by deadline
+	Ext     Queue  // of sched_ext, since 6.12
 	// CFS and RTArray are the addresses of cfs.tasks_timeline and rt.active.
 	CFS, RTArray Addr
 }

@@ -9,6 +9,7 @@ var commands = []*command{
 	foreachCommand,
 	psCommand,
 	runqCommand,
+	locksCommand,
 	taskCommand,
 	filesCommand,
 	vmCommand,

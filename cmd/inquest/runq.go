@@ -120,7 +120,7 @@ type runqCPU struct {
 	CPU      int        `json:"cpu"`
 	RQ       hex        `json:"rq"`
 	Clock    uint64     `json:"clock_ns"`
-	Current  *runqTask  `json:"current"` // null when the dump does not have it
+	Current  *runqTask  `json:"current"`  // null when the dump does not have it
 	Deadline []runqTask `json:"deadline"` // null, as the others, when the dump does not tell
 	RealTime []runqTask `json:"realtime"`
 	Fair     []runqTask `json:"fair"`

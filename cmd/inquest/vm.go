@@ -67,10 +67,10 @@ inquest foreach vmcore user gleader vm --json`,
 
 type vmJSON struct {
 	taskRef
-	MM    hex       `json:"mm"`
-	PGD   hex       `json:"pgd"`
-	RSS   *uint64   `json:"rss_kib"` // null when unknown
-	Total *uint64   `json:"total_vm_kib"`
+	MM    hex            `json:"mm"`
+	PGD   hex            `json:"pgd"`
+	RSS   *uint64        `json:"rss_kib"` // null when unknown
+	Total *uint64        `json:"total_vm_kib"`
 	Areas []userAreaJSON `json:"areas"`
 }
 
