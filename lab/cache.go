@@ -17,7 +17,7 @@ import (
 //	kernels/unfinished-…               what is on its way to become one
 //	names/PACKAGE@SUITE                links to the kernels that these stood for
 //	build/                             builds that are under way, or were interrupted
-//	headers/                           what modules are built with
+//	modules/RELEASE=VERSION/           modules that were built out of tree
 //	apt/SUITE/                         lists of packages
 //	locks/                             files that processes lock
 //

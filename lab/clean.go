@@ -107,7 +107,7 @@ func (c Cleaning) garbage(cache string) ([]Garbage, error) {
 	err = errors.Join(add("kernels/"+unfinished+"*", "interrupted download or build"),
 		add("kernels/*/"+unfinished+"*", "interrupted download"), add("build/*", "interrupted build"))
 	if c.All {
-		err = errors.Join(err, add("headers/*", "what modules are built with"), add("apt/*", "lists of packages"), add("names/*", "name"))
+		err = errors.Join(err, add("modules/*", "modules built out of tree"), add("apt/*", "lists of packages"), add("names/*", "name"))
 	}
 	return list, err
 }

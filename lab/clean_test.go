@@ -23,15 +23,15 @@ func lutimes(path string, when time.Time) error {
 func testCache(t *testing.T) (cache string) {
 	cache = t.TempDir()
 	files := map[string][]byte{
-		"kernels/unfinished-1/half.deb":       []byte("half"),
-		"kernels/unfinished-2/under-way":      nil,
-		"build/k_1/source/Makefile":           []byte("all:"),
-		"build/k_2/source/Makefile":           nil,
-		"build/k_1.lock":                      nil,
-		"build/k_2.lock":                      nil,
-		"apt/sid/lists/x":                     []byte("Package: x"),
-		"kernels/named=1/unfinished-3/half":   nil,
-		"headers/linux-headers-6/x86/include": nil,
+		"kernels/unfinished-1/half.deb":     []byte("half"),
+		"kernels/unfinished-2/under-way":    nil,
+		"build/k_1/source/Makefile":         []byte("all:"),
+		"build/k_2/source/Makefile":         nil,
+		"build/k_1.lock":                    nil,
+		"build/k_2.lock":                    nil,
+		"apt/sid/lists/x":                   []byte("Package: x"),
+		"kernels/named=1/unfinished-3/half": nil,
+		"modules/6.1=1/lkdtm.ko":            nil,
 	}
 	for _, name := range []string{"named", "nameless", "used"} {
 		files["kernels/"+name+"=1/boot/vmlinuz-"+name] = []byte("image")
@@ -62,7 +62,7 @@ func TestClean(t *testing.T) {
 			[]string{"build/k_1", "kernels/named=1/unfinished-3", "kernels/nameless=1", "kernels/unfinished-1"},
 			[]string{"build/k_2", "kernels/unfinished-2", "kernels/used=1"}},
 		{"all", Cleaning{All: true},
-			[]string{"apt/sid", "build/k_1", "headers/linux-headers-6", "kernels/named=1", "kernels/nameless=1", "kernels/unfinished-1", "names/linux-image-x"},
+			[]string{"apt/sid", "build/k_1", "kernels/named=1", "kernels/nameless=1", "kernels/unfinished-1", "modules/6.1=1", "names/linux-image-x"},
 			[]string{"build/k_2", "kernels/unfinished-2", "kernels/used=1"}},
 		{"by name", Cleaning{Kernels: []string{"linux-image-x"}}, []string{"kernels/named=1"}, nil},
 		{"by release", Cleaning{Kernels: []string{"nameless", "used"}}, []string{"kernels/nameless=1"}, []string{"kernels/used=1"}},

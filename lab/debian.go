@@ -10,22 +10,14 @@ import (
 	"time"
 )
 
-// DebianKernel returns the kernel of a Debian package such as "linux-image-cloud-amd64",
+// debianKernel returns the kernel of a Debian package such as "linux-image-cloud-amd64",
 // of the version that apt would install, or, as "linux-image-cloud-amd64/bullseye", of
 // the one that another suite has. The package is downloaded and unpacked below the
-// user's cache directory, unless it is there already; nothing is installed. Processes
-// may do so at the same time.
+// cache directory, unless it is there already; nothing is installed. Processes may do so
+// at the same time.
 //
 // Which version that is, apt is asked once a day. Without a network it is the last
 // one that was fetched.
-func DebianKernel(ctx context.Context, name string) (*Kernel, error) {
-	cache, err := cacheDir()
-	if err != nil {
-		return nil, err
-	}
-	return debianKernel(ctx, cache, name, func(string) {})
-}
-
 func debianKernel(ctx context.Context, cache, name string, progress func(step string)) (*Kernel, error) {
 	known, age := knownKernel(cache, name)
 	if known != nil && age < listsAge {

@@ -1,11 +1,10 @@
 // Package lab makes kernels crash in virtual machines, and keeps the dumps.
 //
-// Begin with [DebianKernel], which fetches a distribution's kernel, or [OpenKernel]
-// for one that is unpacked already, and give it to [Run] in an [Experiment]: which
-// [Scenario] is to happen, and which dumps to take. Nothing needs root, and nothing is
-// installed.
+// Begin with [FindKernel], which fetches or builds a kernel by its name, and give it to
+// [Run] in an [Experiment]: which [Scenario] is to happen, and which dumps to take.
+// Nothing needs root, and nothing is installed.
 //
-//	k, err := lab.DebianKernel(ctx, "linux-image-cloud-amd64")
+//	k, err := lab.FindKernel(ctx, "debian-6.1", nil)
 //	if err != nil { … }
 //	sysrq, err := lab.FindScenario("sysrq")
 //	if err != nil { … }

@@ -11,7 +11,7 @@ import (
 // Crash Debian's kernel for virtual machines, and dump it as kdump does.
 func ExampleRun() {
 	ctx := context.Background()
-	k, err := lab.DebianKernel(ctx, "linux-image-cloud-amd64")
+	k, err := lab.FindKernel(ctx, "debian", nil)
 	if err != nil {
 		log.Fatal(err)
 	}

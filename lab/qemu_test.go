@@ -34,15 +34,12 @@ import (
 
 var (
 	accel      = flag.String("lab.accel", "tcg", `accelerator: tcg, kvm, or "" for what works`)
-	kernelName = flag.String("lab.kernel", "linux-image-cloud-amd64", "Debian package of the kernel, or directory of an unpacked one")
+	kernelName = flag.String("lab.kernel", "", "kernel to boot, as lab.FindKernel takes it")
 )
 
 // bootedKernel is the kernel under test.
 var bootedKernel = sync.OnceValues(func() (*lab.Kernel, error) {
-	if strings.Contains(*kernelName, "/") {
-		return lab.OpenKernel(*kernelName)
-	}
-	return lab.DebianKernel(context.Background(), *kernelName)
+	return lab.FindKernel(context.Background(), *kernelName, nil)
 })
 
 func TestSysrqQEMU(t *testing.T) {

@@ -164,16 +164,23 @@ func (t *trial) dumpOutside(ctx context.Context) ([]Dump, error) {
 	for _, format := range formats {
 		t.Progress("dump " + format)
 		path := filepath.Join(t.Dir, "qemu."+format)
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // QEMU makes them read-only
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return dumps, err
 		}
 		if err := t.vm.Dump(ctx, format, path); err != nil {
 			return dumps, err
 		}
-		if t.Unflatten && isFlattened(format) {
-			if err := unflatten(path); err != nil {
-				return dumps, err
-			}
+		if err := os.Chmod(path, 0o644); err != nil {
+			return dumps, err
+		}
+		switch {
+		case format == FormatELF:
+			err = makeSparse(path)
+		case t.Unflatten && isFlattened(format):
+			err = unflatten(path)
+		}
+		if err != nil {
+			return dumps, err
 		}
 		dumps = append(dumps, Dump{Path: path, By: "qemu", How: format})
 	}

@@ -22,17 +22,11 @@ import (
 
 var (
 	accel      = flag.String("lab.accel", "tcg", `accelerator: tcg, kvm, or "" for what works`)
-	kernelName = flag.String("lab.kernel", "linux-image-cloud-amd64", "Debian package of the kernel, or directory of an unpacked one")
+	kernelName = flag.String("lab.kernel", "", "kernel to boot, as lab.FindKernel takes it")
 )
 
 func TestVerdictQEMU(t *testing.T) {
-	var k *lab.Kernel
-	var err error
-	if strings.Contains(*kernelName, "/") {
-		k, err = lab.OpenKernel(*kernelName)
-	} else {
-		k, err = lab.DebianKernel(t.Context(), *kernelName)
-	}
+	k, err := lab.FindKernel(t.Context(), *kernelName, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

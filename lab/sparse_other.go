@@ -1,0 +1,6 @@
+//go:build !linux
+
+package lab
+
+// makeSparse does nothing here.
+func makeSparse(string) error { return nil }
