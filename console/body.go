@@ -60,6 +60,7 @@ type body struct {
 	user    bool // the registers that come are those of user mode
 	ended   bool // the report is over; some machines repeat its registers then
 	modules bool // the list of modules goes on
+	aside   bool // the next frame is none of the stack
 	traced  bool // a line "Call Trace:" announced the frames that come
 }
 
@@ -121,7 +122,15 @@ func (b *body) stack(s string) bool {
 	}
 	f, ok := ParseFrame(s)
 	if !ok {
+		b.aside = b.aside || s == "Preemption disabled at:"
 		return false
+	}
+	if b.aside {
+		b.aside = false
+		if len(b.r.Details) < maxDetails {
+			b.r.Details = append(b.r.Details, "preemption was disabled at "+f.String())
+		}
+		return true
 	}
 	if b.ended && !b.traced {
 		return true // "RIP [<...>] f+0x1/0x2" after the end
@@ -244,7 +253,8 @@ func (b *body) label(s string, l *Line) bool {
 	if c := s[0]; (c == 'C' || c == 'B' || c == 'S') && traceLine.MatchString(s) {
 		if sec := b.section(); len(sec.Frames) > 0 {
 			role := OnTask
-			if sec.Role == Allocated || sec.Role == Freed {
+			switch sec.Role {
+			case Allocated, Freed, Related, Origin, Chain:
 				role = Backtrace
 			}
 			b.start(role, s, l.Number)

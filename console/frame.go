@@ -25,11 +25,52 @@ func (f *Frame) Name() string { return Base(f.Symbol) }
 // ppc64 code symbols begin with.
 func Base(symbol string) string {
 	symbol = strings.TrimPrefix(symbol, ".")
+	if strings.HasPrefix(symbol, "_R") {
+		if name, ok := demangle(symbol); ok {
+			return name
+		}
+	}
 	if strings.HasPrefix(symbol, "<") { // Rust: <T as Trait>::f
 		return symbol
 	}
 	name, _, _ := strings.Cut(symbol, ".")
 	return name
+}
+
+// demangle reads the names out of Rust's v0 mangling (RFC 2603), without generics:
+// _RNvMs3_NtCshgDM7dBCdno_11rust_binder7processNtB5_7Process10update_ref is
+// rust_binder::process::Process::update_ref.
+func demangle(symbol string) (string, bool) {
+	var names []string
+	for i := 2; i < len(symbol) && len(names) < 16; {
+		switch c := symbol[i]; {
+		case c == 's' || c == 'B': // a disambiguator or a back reference, up to "_"
+			end := strings.IndexByte(symbol[i:], '_')
+			if end < 0 {
+				return "", false
+			}
+			i += end + 1
+		case c >= '1' && c <= '9':
+			n := 0
+			for i < len(symbol) && digit(symbol[i]) && n < 512 {
+				n = n*10 + int(symbol[i]-'0')
+				i++
+			}
+			if i < len(symbol) && symbol[i] == '_' {
+				i++
+			}
+			if n > len(symbol)-i {
+				return "", false
+			}
+			names = append(names, symbol[i:i+n])
+			i += n
+		case c == '.' || c == '$':
+			i = len(symbol)
+		default:
+			i++
+		}
+	}
+	return strings.Join(names, "::"), len(names) > 0
 }
 
 // String is the frame as the kernel writes it, without the size.
@@ -118,7 +159,7 @@ func (f *Frame) bare(s string, addressed bool) bool {
 		return false
 	}
 	name, file, ok := strings.Cut(body, " ")
-	if !ok || !symbolic(name) {
+	if !ok || !symbolic(name) || strings.ContainsAny(file, " ") || !strings.Contains(file, ":") {
 		return false
 	}
 	f.Symbol, f.File, f.Inline = name, file, true

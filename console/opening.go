@@ -40,6 +40,7 @@ var openings = []opening{
 	{prefix: "BUG: kernel NULL pointer dereference, address: ", kind: PageFault, re: re(`^BUG: (?P<what>kernel NULL pointer dereference), address: (?P<address>[0-9a-f]+)`)},
 	{prefix: "BUG: Kernel NULL pointer dereference", kind: PageFault, re: re(`^BUG: (?P<what>Kernel NULL pointer dereference)(?: on (?P<access>\w+))?(?: at (?P<address>0x[0-9a-f]+))?`)},
 	{prefix: "BUG: Unable to handle kernel ", kind: PageFault, re: re(`^BUG: (?P<what>Unable to handle kernel [a-z ]+?)(?: on (?P<access>\w+))?(?: at (?P<address>0x[0-9a-f]+))?$`)},
+	{prefix: "BUG: unable to handle ", kind: PageFault},
 	{prefix: "BUG: User access ", kind: PageFault},
 	{prefix: "BUG: spinlock ", kind: LockUse, re: re(`^BUG: (?P<what>spinlock [a-z ]+?)(?: on CPU#(?P<cpu>\d+), (?P<comm>.*)/(?P<pid>\d+))?(?:,|$)`)},
 	{prefix: "BUG: rwlock ", kind: LockUse, re: re(`^BUG: (?P<what>rwlock [a-z -]+?)(?: on CPU#(?P<cpu>\d+), (?P<comm>.*)/(?P<pid>\d+))?(?:,|$)`)},
@@ -56,6 +57,8 @@ var openings = []opening{
 	// Other exceptions. Since 6.9 x86 has "Oops: " in front of all of them.
 	{prefix: "general protection fault", kind: Protection, re: re(`^(?P<what>general protection fault)(?:, (?:probably|maybe) for (?:non-canonical )?address 0x(?P<address>[0-9a-f]+))?.*: (?P<code>[0-9a-f]{4}) \[#`)},
 	{prefix: "invalid opcode: ", kind: InvalidOpcode, re: re(`^(?P<what>invalid opcode): (?P<code>[0-9a-f]{4}) \[#`)},
+	{prefix: "segment-related general protection fault", kind: Protection, re: re(`^(?P<what>segment-related general protection fault): (?P<code>[0-9a-f]{4}) \[#`)},
+	{prefix: "divide_error: ", kind: DivideError},
 	{prefix: "divide error: ", kind: DivideError, re: re(`^(?P<what>divide error): (?P<code>[0-9a-f]{4}) \[#`)},
 	{prefix: "PANIC: double fault", kind: DoubleFault},
 	{prefix: "double fault: ", kind: DoubleFault},
@@ -112,7 +115,7 @@ var openings = []opening{
 	{prefix: "BUG: held lock freed", kind: LockUse, re: re(`^BUG: (?P<what>held lock freed)`)},
 	{prefix: "BUG: bad unlock balance", kind: LockUse, re: re(`^BUG: (?P<what>bad unlock balance)`)},
 	{prefix: "BUG: lock held ", kind: LockUse, re: re(`^BUG: (?P<what>lock held (?:when returning to user space|at task exit time))`)},
-	{prefix: "BUG: ", kind: LockUse, re: re(`^BUG: (?:\S+/\d+ )?(?P<what>still has locks held|key .* has not been registered)`)},
+	{prefix: "BUG: ", kind: LockUse, re: re(`^BUG: (?:.*/\d+ )?(?P<what>still has locks held|key .* has not been registered)`)},
 	{prefix: "BUG: Invalid wait context", kind: LockUse},
 	{prefix: "BUG: ", kind: BUG, weak: true, re: re(`^BUG: (?P<what>.*)`)},
 	{prefix: "Bad swap ", kind: BadPage, weak: true},
@@ -120,7 +123,7 @@ var openings = []opening{
 	// Warnings. 6.17 and later name the place, the function, the CPU and the task.
 	{prefix: "WARNING: CPU: ", kind: Warning, re: re(`^WARNING: CPU: (?P<cpu>\d+) PID: (?P<pid>\d+) at (?P<place>\S+)(?: ` + function + `)?`)},
 	{prefix: "WARNING: at ", kind: Warning, re: re(`^WARNING: at (?P<place>\S+)(?: ` + function + `)?`)},
-	{prefix: "WARNING: ", kind: Warning, re: re(`^WARNING: (?P<place>\S+:\d+) at ` + function + `, CPU#(?P<cpu>\d+): (?P<comm>.*)/(?P<pid>\d+)`)},
+	{prefix: "WARNING: ", kind: Warning, re: re(`^WARNING: (?:\[.*\] )?(?P<place>\S+:\d+) at (?:0x[0-9a-f]+|` + function + `), CPU#(?P<cpu>\d+): (?P<comm>.*)/(?P<pid>\d+)`)},
 	{prefix: "WARNING: possible circular locking dependency detected", kind: Lockdep, re: re(`^WARNING: (?P<what>.*)`)},
 	{prefix: "WARNING: possible recursive locking detected", kind: Lockdep, re: re(`^WARNING: (?P<what>.*)`)},
 	{prefix: "WARNING: possible irq lock inversion dependency detected", kind: Lockdep, re: re(`^WARNING: (?P<what>.*)`)},
@@ -131,11 +134,11 @@ var openings = []opening{
 	{prefix: "WARNING: held lock freed", kind: LockUse, re: re(`^WARNING: (?P<what>held lock freed)`)},
 	{prefix: "WARNING: Nested lock was not taken", kind: LockUse, re: re(`^WARNING: (?P<what>Nested lock was not taken)`)},
 	{prefix: "WARNING: lock held ", kind: LockUse, re: re(`^WARNING: (?P<what>lock held when returning to user space)`)},
-	{prefix: "WARNING: ", kind: LockUse, re: re(`^WARNING: \S+/\d+ (?P<what>still has locks held)`)},
+	{prefix: "WARNING: ", kind: LockUse, re: re(`^WARNING: .*/\d+ (?P<what>still has locks held)`)},
 	{prefix: "WARNING: ", kind: Warning, re: re(`^WARNING: (?P<what>kernel stack (?:regs|frame pointer)) (?:at .* )?in .* has bad`)},
 	{prefix: "WARNING: ", kind: Warning, weak: true, re: re(`^WARNING: (?P<what>.*)`)},
 	{prefix: "[ BUG: bad unlock balance detected! ]", kind: LockUse, re: re(`(?P<what>bad unlock balance)`)},
-	{prefix: "[ BUG: ", kind: LockUse, re: re(`^\[ BUG: (?P<what>.*?)!? \]`)},
+	{prefix: "[ BUG: ", kind: LockUse, re: re(`^\[ BUG: (?:.*/\d+ )?(?P<what>.*?)!? \]`)},
 	{prefix: "[ INFO: possible ", kind: Lockdep, re: re(`^\[ INFO: (?P<what>.*) \]`)},
 	{prefix: "[ INFO: inconsistent lock state", kind: Lockdep, re: re(`^\[ INFO: (?P<what>.*) \]`)},
 	{prefix: "[ INFO: suspicious RCU usage", kind: RCUUsage, re: re(`^\[ INFO: (?P<what>suspicious RCU usage)`)},
@@ -196,7 +199,7 @@ var openings = []opening{
 }
 
 // facilities are what kernel code puts in front of such lines by pr_fmt().
-var facilities = []string{"watchdog: ", "NMI watchdog: ", "rcu: ", "traps: ", "mce: ", "sysrq: ", "usercopy: ", "skbuff: ", "slub: ", "kfence: ", "Oops: ", "stack-protector: ", "x86/mm: ", "list_debug: ", "kmemleak: "}
+var facilities = []string{"watchdog: ", "NMI watchdog: ", "rcu: ", "traps: ", "mce: ", "sysrq: ", "usercopy: ", "skbuff: ", "slub: ", "kfence: ", "Oops: ", "stack-protector: ", "x86/mm: ", "list_debug: ", "kmemleak: ", "kasan: GPF could be caused by NULL-ptr deref or user memory access"}
 
 // byFirst are the openings by the first letter of their prefix: most lines fail here.
 var byFirst = func() (index [256][]*opening) {
@@ -295,7 +298,7 @@ func (r *Report) take(p *pattern, text string) {
 		case "function":
 			if f, ok := ParseFrame(v); ok && r.Function.Symbol == "" {
 				r.Function = f
-			} else if r.Function.Symbol == "" && symbolic(v) {
+			} else if r.Function.Symbol == "" && symbolic(v) && strings.Trim(v, "0123456789abcdef") != "" {
 				r.Function = Frame{Symbol: v}
 			}
 		case "function2":

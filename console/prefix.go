@@ -30,11 +30,11 @@ func strip(line []byte, m *meta) []byte {
 		}
 		switch c := line[0]; {
 		case c == '[':
-			if rest, ok := stripTime(line, m); ok {
-				line = rest
-				continue
+			rest, ok := stripTime(line, m)
+			if !ok {
+				return line
 			}
-			return line
+			line, searched = rest, true
 		case c == '<':
 			rest, ok := stripLevel(line, m)
 			if !ok {
@@ -47,7 +47,7 @@ func strip(line []byte, m *meta) []byte {
 			// The log's own indentation; a time can still follow spaces in front of it.
 			if t := bytes.TrimLeft(line, " \t"); !m.timed && !searched && len(t) > 0 && t[0] == '[' {
 				if rest, ok := stripTime(t, m); ok {
-					line = rest
+					line, searched = rest, true
 					continue
 				}
 			}
@@ -292,9 +292,9 @@ func stripForeign(line []byte, m *meta) ([]byte, bool) {
 }
 
 // stripDate strips "2006-01-02T15:04:05,123456+00:00 " (dmesg --time-format iso) and
-// "2006-01-02 15:04:05 ".
+// "2006-01-02 15:04:05 ", "2006/01/02 15:04:05 ".
 func stripDate(line []byte) ([]byte, bool) {
-	if len(line) < 20 || line[4] != '-' || line[7] != '-' || line[13] != ':' || line[16] != ':' {
+	if len(line) < 20 || line[4] != '-' && line[4] != '/' || line[7] != line[4] || line[13] != ':' || line[16] != ':' {
 		return line, false
 	}
 	_, rest, ok := bytes.Cut(line[11:], []byte(" "))

@@ -19,6 +19,7 @@ const (
 	quietLines   = 160       // without anything that belongs to a report, until it is over
 	maxSources   = 1024
 	tailLines    = 60
+	beforeLines  = 20
 	readAhead    = 256 << 10
 	sameIncident = 40 // lines in which a report can be explained by a second opening line
 )
@@ -71,7 +72,43 @@ type parser struct {
 
 func (p *parser) line(raw []byte) {
 	p.log.Lines++
+	for raw != nil {
+		raw = p.part(raw)
+	}
+}
+
+// part takes a line up to where another one begins: consoles lose line ends. It returns
+// the other.
+func (p *parser) part(raw []byte) (rest []byte) {
 	text := strip(raw, &p.m)
+	if i := nextTime(text); i > 0 && p.m.timed {
+		text, rest = text[:i], text[i:]
+	}
+	p.text(text)
+	return rest
+}
+
+// nextTime returns where a time in brackets stands in a text, 0 when there is none.
+func nextTime(text []byte) int {
+	for at, n := 1, 0; at < len(text)-12 && n < 4; n++ {
+		i := bytes.IndexByte(text[at:], '[')
+		if i < 0 {
+			return 0
+		}
+		at += i
+		if rest := text[at:]; len(rest) > 12 && (rest[1] == ' ' || digit(rest[1])) {
+			if end := bytes.IndexByte(rest[:min(len(rest), 24)], ']'); end > 8 && end+1 < len(rest) && (rest[end+1] == ' ' || rest[end+1] == '[') {
+				if _, ok := seconds(rest[1:end]); ok {
+					return at
+				}
+			}
+		}
+		at++
+	}
+	return 0
+}
+
+func (p *parser) text(text []byte) {
 	trimmed := bytes.TrimLeft(text, " \t")
 	if len(trimmed) < 2 {
 		return
@@ -95,11 +132,12 @@ func (p *parser) line(raw []byte) {
 		return
 	}
 	line := p.makeLine(text)
-	p.keep(line)
 	if o != nil {
 		p.begin(o, string(opened), line)
+		p.keep(line)
 		return
 	}
+	p.keep(line)
 	p.body(line, trimmed)
 }
 
@@ -127,9 +165,9 @@ func (p *parser) keep(l Line) {
 }
 
 // lastLines returns what was remembered, oldest first.
-func (p *parser) lastLines() []Line {
+func (p *parser) lastLines(most int) []Line {
 	var out []Line
-	for i := max(0, p.tails-tailLines); i < p.tails; i++ {
+	for i := max(0, p.tails-most); i < p.tails; i++ {
 		out = append(out, p.tail[i%tailLines])
 	}
 	return out
@@ -182,7 +220,7 @@ func (p *parser) begin(o *opening, text string, l Line) {
 	}
 	r := &Report{Kind: o.kind, Message: text, Boot: p.boots[l.Source], Opening: l, CPU: -1, PID: -1, CodeAt: -1, Release: p.log.Release}
 	r.take(o.re, text)
-	r.weak = o.weak
+	r.weak, r.Before = o.weak, p.lastLines(beforeLines)
 	r.add(l)
 	p.track(key, r)
 	p.recent[l.Source] = r
@@ -313,7 +351,7 @@ func (p *parser) finish() {
 		kept = append(kept, r)
 	}
 	p.log.Reports = kept
-	p.log.Tail = p.lastLines()
+	p.log.Tail = p.lastLines(tailLines)
 	p.log.Format = p.format()
 	p.log.Machine = machine(kept)
 	if p.log.Release == "" {
@@ -369,7 +407,7 @@ func (r *Report) joins(o *opening, text string, l *Line) bool {
 	case r.stacked: // what explains a report stands in front of its stack
 		return false
 	case o.kind == r.Kind:
-		return o.kind.trap() || o.kind == MachineCheck || o.kind == Slab || o.kind == DebugObject || o.kind == UserCopy
+		return o.kind.trap() || o.kind == MachineCheck || o.kind == Slab || o.kind == DebugObject || o.kind == UserCopy || o.kind == StackGuard
 	case o.kind.trap():
 		// "kernel BUG at", then the trap; a page fault, then "Internal error: Oops".
 		return r.Kind.trap() || r.Kind.note() || r.Kind == BUG || r.Kind == StackGuard || r.Kind == SysRq

@@ -20,6 +20,7 @@ type Report struct {
 	Also    []Also // other lines that open a report and belong to this one
 	Boot    int    // number of the boot in the text that it is from, from 0
 	Opening Line
+	Before  []Line // what the log had in front of it
 	Lines   []Line // all of it, from the opening line on
 	Cut     bool   // there was more than is kept
 	Ended   bool   // "end trace" was there

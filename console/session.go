@@ -32,6 +32,7 @@ func (p *parser) beginSession(t []byte) {
 	p.keep(l)
 	r := &Report{Kind: Session, Message: l.Text, Opening: l, CPU: atoi(m[2]), PID: atoi(m[1]), Comm: m[3], CodeAt: -1, Boot: p.boots[l.Source]}
 	r.Sections = []Section{{Role: Main, CPU: r.CPU, PID: r.PID, Comm: r.Comm}}
+	r.Before = p.lastLines(beforeLines)
 	r.add(l)
 	p.session = &session{r: r, sec: &r.Sections[0]}
 	p.release = "crash"

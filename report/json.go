@@ -214,9 +214,25 @@ func JSON(c *explain.Case, findings []explain.Finding) Explanation {
 	k := c.Kernel
 	e := Explanation{
 		Dump:     DumpFacts{Format: k.Dump.Format, Release: k.Release, BuildID: k.BuildID, Machine: k.Dump.Machine, Taint: k.Taint()},
-		Findings: []Finding{},
+		Findings: findingsJSON(findings),
 		Log:      []string{},
 	}
+	if c.Crash != nil {
+		e.Crash = crashJSON(c)
+		if c.Crash.Trace != nil {
+			ts := taskStack(c.Crash.Trace)
+			e.Stack = &ts
+		}
+	}
+	for _, l := range logLines(c, 100, 0) {
+		e.Log = append(e.Log, l.Text)
+	}
+	return e
+}
+
+// findingsJSON puts findings into their shape in JSON.
+func findingsJSON(findings []explain.Finding) []Finding {
+	all := []Finding{}
 	for _, f := range findings {
 		out := Finding{Finding: f, Evidence: []Evidence{}, Objects: []Object{}, Advice: append([]string{}, f.Advice...)}
 		for _, ev := range f.Evidence {
@@ -231,19 +247,9 @@ func JSON(c *explain.Case, findings []explain.Finding) Explanation {
 		for _, o := range f.Overrun {
 			out.Overrun = append(out.Overrun, Overrun{o, hex(o.Addr)})
 		}
-		e.Findings = append(e.Findings, out)
+		all = append(all, out)
 	}
-	if c.Crash != nil {
-		e.Crash = crashJSON(c)
-		if c.Crash.Trace != nil {
-			ts := taskStack(c.Crash.Trace)
-			e.Stack = &ts
-		}
-	}
-	for _, l := range logLines(c, 100, 0) {
-		e.Log = append(e.Log, l.Text)
-	}
-	return e
+	return all
 }
 
 func crashJSON(c *explain.Case) *Crash {

@@ -36,7 +36,9 @@ func (m *markdown) write() {
 	m.instructions()
 	m.stack()
 	m.also()
-	m.printf("\n## Modules\n\n%s\n", prose(m.modules))
+	if m.modules != "" {
+		m.printf("\n## Modules\n\n%s\n", prose(m.modules))
+	}
 	m.lastLog()
 	m.printf("\n## The dump\n\n")
 	for _, f := range m.about {
@@ -130,11 +132,19 @@ func codeText(code []codeLine) []string {
 }
 
 func (m *markdown) stack() {
-	if m.trace == nil {
+	if m.trace == nil && len(m.frames) == 0 {
 		return
 	}
 	m.printf("\n## Stack, innermost first\n")
 	var b bytes.Buffer
+	if m.trace == nil {
+		var names []string
+		for _, f := range m.frames {
+			names = append(names, f.Name)
+		}
+		m.fence(names)
+		return
+	}
 	Stack(&b, m.trace, Style{Verbose: true})
 	m.fence(strings.Split(strings.TrimRight(b.String(), "\n"), "\n"))
 	if m.problem != "" {

@@ -244,10 +244,10 @@ func (t *text) also() {
 }
 
 func (t *text) stack() {
-	if t.trace == nil {
+	if t.trace == nil && len(t.frames) == 0 {
 		return
 	}
-	if t.s.Verbose {
+	if t.s.Verbose && t.trace != nil {
 		t.title("Stack")
 		Stack(&t.Buffer, t.trace, t.s)
 		return
@@ -259,15 +259,19 @@ func (t *text) stack() {
 	room := t.stackRoom()
 	for i, f := range t.frames {
 		lines := t.frame(f)
-		if room -= len(lines); room < 0 {
-			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(%d more: bt shows them)", len(t.frames)-i)))
+		if room -= len(lines); room < 0 && !t.s.Verbose {
+			where := "bt shows them"
+			if t.trace == nil {
+				where = "--verbose shows them"
+			}
+			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(%d more: %s)", len(t.frames)-i, where)))
 			break
 		}
 		t.lines(lines)
 	}
 	if t.problem != "" {
 		t.lines(t.s.atMost(2, "     ", "     ", "This stack is not reliable: "+t.problem))
-	} else if t.trace.User != nil {
+	} else if t.trace != nil && t.trace.User != nil {
 		t.printf("     %s\n", t.s.paint(dim, "(user mode)"))
 	}
 }
@@ -310,6 +314,9 @@ func (t *text) call(mark, name, args string) string {
 }
 
 func (t *text) surroundings() {
+	if t.modules == "" {
+		return
+	}
 	t.title("Modules")
 	t.lines(t.s.atMost(4, "  ", "  ", t.modules))
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/pflag"
 
+	"inquest/console"
 	"inquest/explain"
 	"inquest/report"
 )
@@ -22,8 +24,17 @@ what to do. Log, registers and stack are held against each other.
 The story comes as text for the terminal, as Markdown for a bug tracker, as a
 page for the browser that needs no network, or as JSON.
 
-The exit code is 1 when the dump could be read, but nothing could be concluded.`,
+In place of a dump it takes what a kernel wrote: a console log, dmesg(1)'s output in
+any of its styles, a journal or syslog, the parts of a pstore record, a
+vmcore-dmesg.txt, a netconsole capture, or crash(8)'s log and bt; gzip or zstd may
+have compressed it, and "-" is standard input. Then it says what the text alone
+allows.
+
+The exit code is 1 when the dump or text could be read, but nothing could be
+concluded.`,
 	example: `inquest explain vmcore
+dmesg | inquest explain -
+inquest explain /var/lib/systemd/pstore/1700000000/*
 inquest explain --verbose vmcore
 inquest explain --format html -o crash.html vmcore
 inquest explain --json vmcore | jq .findings[0]`,
@@ -69,6 +80,11 @@ func (e *explanation) run(s *session, _ []string) error {
 		e.format = "json"
 	}
 	s.json = e.format == "json"
+	text, err := console.Open(s.paths...)
+	if err == nil {
+		defer text.Close()
+		return e.text(s, text)
+	}
 	k, err := s.typedKernel()
 	if err != nil {
 		return err
@@ -78,7 +94,7 @@ func (e *explanation) run(s *session, _ []string) error {
 		return err
 	}
 	findings := c.Findings()
-	if err := e.write(s, c, findings); err != nil {
+	if err := e.write(s, e.dump(s, c, findings)); err != nil {
 		return err
 	}
 	if len(findings) == 0 {
@@ -87,36 +103,84 @@ func (e *explanation) run(s *session, _ []string) error {
 	return nil
 }
 
-// write writes the story. A file is only touched when the story is complete.
-func (e *explanation) write(s *session, c *explain.Case, findings []explain.Finding) error {
-	style := s.style(e.verbose)
-	if e.file != "" {
-		style.Width, style.Colour = 0, false
-		var b bytes.Buffer
-		out := s.out
-		defer func() { s.out = out }()
-		s.out = &b
-		if err := e.print(s, c, findings, style); err != nil {
-			return err
-		}
-		if err := os.WriteFile(e.file, b.Bytes(), 0o666); err != nil {
-			return fmt.Errorf("write the report: %w", err)
-		}
-		return nil
+// text explains a log instead of a dump.
+func (e *explanation) text(s *session, text io.Reader) error {
+	log, err := console.Read(text)
+	if err != nil {
+		return err
 	}
-	return e.print(s, c, findings, style)
+	c := explain.NewText(log)
+	findings := c.Findings()
+	if c.Report == nil {
+		return fmt.Errorf("%s is a text of %s in which no kernel reports trouble: no oops, panic, BUG, WARNING, lockup, stall or sanitizer's report", name(s.paths), lines(log.Lines))
+	}
+	err = e.write(s, func(w io.Writer, style report.Style) error {
+		switch e.format {
+		case "json":
+			return s.writeJSON(report.LogJSON(c, findings))
+		case "markdown":
+			return report.LogMarkdown(w, c, findings)
+		case "html":
+			return report.LogHTML(w, c, findings)
+		}
+		return report.LogText(w, c, findings, style)
+	})
+	if err == nil && len(findings) == 0 {
+		return errors.New("nothing could be concluded from this text")
+	}
+	return err
 }
 
-func (e *explanation) print(s *session, c *explain.Case, findings []explain.Finding, style report.Style) error {
-	switch e.format {
-	case "json":
-		return s.writeJSON(report.JSON(c, findings))
-	case "markdown":
-		return report.Markdown(s.out, c, findings)
-	case "html":
-		return report.HTML(s.out, c, findings)
+func name(paths []string) string {
+	switch {
+	case len(paths) > 1:
+		return fmt.Sprintf("%s with %d more", paths[0], len(paths)-1)
+	case paths[0] == "-":
+		return "standard input"
 	}
-	return report.Text(s.out, c, findings, style)
+	return paths[0]
+}
+
+func lines(n int64) string {
+	if n == 1 {
+		return "1 line"
+	}
+	return fmt.Sprintf("%d lines", n)
+}
+
+// write writes the story. A file is only touched when the story is complete.
+func (e *explanation) write(s *session, print func(io.Writer, report.Style) error) error {
+	style := s.style(e.verbose)
+	if e.file == "" {
+		return print(s.out, style)
+	}
+	style.Width, style.Colour = 0, false
+	var b bytes.Buffer
+	out := s.out
+	defer func() { s.out = out }()
+	s.out = &b
+	if err := print(&b, style); err != nil {
+		return err
+	}
+	if err := os.WriteFile(e.file, b.Bytes(), 0o666); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}
+
+// dump is the story of a dump.
+func (e *explanation) dump(s *session, c *explain.Case, findings []explain.Finding) func(io.Writer, report.Style) error {
+	return func(w io.Writer, style report.Style) error {
+		switch e.format {
+		case "json":
+			return s.writeJSON(report.JSON(c, findings))
+		case "markdown":
+			return report.Markdown(w, c, findings)
+		case "html":
+			return report.HTML(w, c, findings)
+		}
+		return report.Text(w, c, findings, style)
+	}
 }
 
 // style is how reports are shown here.
