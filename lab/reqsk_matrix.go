@@ -82,16 +82,16 @@ func reqskHappened(r *Result) string {
 
 // portChange says how a neighbour's port changed, if it did.
 func portChange(r *Result) string {
-	port := func(key string) string {
-		m, _ := r.Fact(key).(map[string]any)
-		remote, _ := m["remote"].(string)
-		return remote[strings.LastIndexByte(remote, ':')+1:]
+	var ports []string
+	for _, f := range r.Facts {
+		if client, ok := f.Value.(string); ok && f.Key == "neighbour_client" {
+			ports = append(ports, client[strings.LastIndexByte(client, ':')+1:])
+		}
 	}
-	before, after := port("neighbour"), port("neighbour_after")
-	if before == "" || after == "" || before == after {
+	if len(ports) != 2 || ports[0] == ports[1] {
 		return ""
 	}
-	return fmt.Sprintf(" (its port %s became %s)", before, after)
+	return fmt.Sprintf(" (its port %s became %s)", ports[0], ports[1])
 }
 
 // happened is a table of what came of each setting, with a column for each kernel.

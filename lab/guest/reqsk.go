@@ -167,8 +167,10 @@ func (r *requests) choose() error {
 	}
 	r.Fact("request_sockets", slab.Objects-r.before.Objects)
 	r.Fact("slot", slab.Slot)
-	r.Fact("victim", describeHalfOpen(r.victim))
-	r.Fact("neighbour", describeHalfOpen(r.neighbour))
+	r.Fact("victim", addressText(r.victim.Object))
+	r.Fact("victim_client", r.victim.Remote.String())
+	r.Fact("neighbour", addressText(r.neighbour.Object))
+	r.Fact("neighbour_client", r.neighbour.Remote.String())
 
 	// The others have done their duty; before their retransmissions are due, too.
 	for _, port := range ports {
@@ -403,9 +405,9 @@ func (r *requests) lookAtNeighbour() error {
 	}
 	i := slices.IndexFunc(half, same)
 	if i < 0 {
-		r.Fact("neighbour_after", "gone")
+		r.Fact("neighbour_client", "gone")
 	} else {
-		r.Fact("neighbour_after", describeHalfOpen(half[i]))
+		r.Fact("neighbour_client", half[i].Remote.String())
 	}
 	r.Step("let the neighbour's handshake end")
 	port := r.neighbour.Remote.Port()
@@ -426,12 +428,12 @@ func (r *requests) lookAtNeighbour() error {
 	return nil
 }
 
-func describeHalfOpen(h halfOpen) map[string]any {
-	m := map[string]any{"local": h.Local.String(), "remote": h.Remote.String()}
-	if h.Object != 0 {
-		m["address"] = fmt.Sprintf("%#x", h.Object)
+// addressText is an address of the kernel; "hidden" if it does not show it.
+func addressText(addr uint64) string {
+	if addr == 0 {
+		return "hidden"
 	}
-	return m
+	return fmt.Sprintf("%#x", addr)
 }
 
 // network is where a story's packets go.

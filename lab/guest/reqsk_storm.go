@@ -16,6 +16,9 @@ import (
 	"inquest/nfqueue"
 )
 
+// maxStormClients bounds the connections that are begun at a time: each has a thread.
+const maxStormClients = 128
+
 // storm tells the story nfqueue-reqsk/storm: connections that are made and closed as
 // fast as they can be, while all that the server sends is queued. No packet is chosen
 // and held; each waits the same time for its verdict, or none.
@@ -69,14 +72,17 @@ func storm(s *story) error {
 	defer cancel()
 	var counts struct{ connected, accepted, failed atomic.Int64 }
 	var loops sync.WaitGroup
+	var listeners []*listener
+	// A connection takes as long as its packets wait.
+	clients := min(max(1, int(delay/time.Millisecond)), maxStormClients)
 	for i := range pairs {
 		l, err := r.net.server.listen(netip.AddrPortFrom(r.net.serverAddr, port+uint16(i)), false)
 		if err != nil {
 			return err
 		}
-		defer unix.Close(l.fd)
+		listeners = append(listeners, l)
 		loops.Go(func() { acceptAndClose(ctx, l.fd, s.Option("accept") == "spin", &counts.accepted) })
-		for range max(1, int(delay/time.Millisecond)) { // a connection takes as long as its packets wait
+		for range clients {
 			loops.Go(func() {
 				r.net.client.do(func() error {
 					connectAndClose(ctx, l.addr, &counts.connected, &counts.failed)
@@ -86,7 +92,17 @@ func storm(s *story) error {
 		}
 	}
 	loops.Wait()
-	time.Sleep(2*delay + 100*time.Millisecond)
+	for _, l := range listeners {
+		unix.Close(l.fd)
+	}
+	err = within(longEnough, "no connection is half open", func() (bool, error) {
+		half, err := r.net.server.halfOpens()
+		return len(half) == 0, err
+	})
+	if err != nil {
+		return err
+	}
+	time.Sleep(delay + 100*time.Millisecond)
 	stop()
 	s.Fact("connected", counts.connected.Load())
 	s.Fact("accepted", counts.accepted.Load())
