@@ -79,6 +79,7 @@ var scenarios = slices.Concat(
 	plainScenarios,
 	reqskScenarios,
 	lkdtmScenarios,
+	guardScenarios,
 )
 
 // plainScenarios are those that need nothing but a kernel.
