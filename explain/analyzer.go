@@ -129,7 +129,7 @@ type Finding struct {
 	Weight int `json:"-"`
 
 	culprit string        // the function that did it, where the analyzer knows; without suffixes
-	via     string        // who called the culprit, where that serves many
+	via     string        // what else tells one bug in the culprit from another
 	stack   []stack.Frame // on which it happened, where that is not the crashed CPU's
 }
 

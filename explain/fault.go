@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
+	"inquest/heap"
 	"inquest/kernel"
 	"inquest/kernel/x86"
 )
@@ -133,6 +134,10 @@ func (c *Case) fetchFault() (Finding, bool) {
 		Confidence: Certain,
 		Evidence:   []Evidence{{Text: "the CPU was told to execute at a bad address: " + bad.what, Addr: site.PC}},
 	}
+	target := c.place(site.PC)
+	if target != "" {
+		f.Title = "jump to " + target
+	}
 	if site.PC < nullZone {
 		f.Title = "call through a NULL function pointer"
 	} else if c.Kernel.PageTable().Canonical(uint64(site.PC)) {
@@ -144,7 +149,7 @@ func (c *Case) fetchFault() (Finding, bool) {
 	sp := kernel.Addr(site.Regs.SP())
 	if ret, err := c.Kernel.Pointer(sp); err == nil && c.Kernel.Text(ret) {
 		f.culprit = functionOf(c.Kernel.Name(ret))
-		f.via = c.callerOf(f.culprit)
+		f.via = target
 		f.Title += " from " + f.culprit
 		f.Evidence = append(f.Evidence, Evidence{
 			Text:  fmt.Sprintf("the return address on the stack is %s: the call is in front of it", c.Kernel.Name(ret)),
@@ -155,14 +160,38 @@ func (c *Case) fetchFault() (Finding, bool) {
 	return f, true
 }
 
-// callerOf is the function with a subject of its own that called one on the crashed stack.
-func (c *Case) callerOf(function string) string {
-	c.arguments(nil)
-	places := c.places(c.Crash.Trace.Frames[c.Crash.Culprit:])
-	for i, p := range places {
-		if base(p.Function) == function {
-			return BlameFor(places[i+1:]).Function
+// place says in a word or two what memory an address is in; "" where that says nothing.
+func (c *Case) place(at kernel.Addr) string {
+	m, err := c.heap().Identify(at)
+	if err != nil {
+		return ""
+	}
+	switch m.Kind {
+	case heap.Slab:
+		if m.Slab != nil {
+			return "an object of slab cache " + m.Slab.Cache.Name
 		}
+		return "slab memory"
+	case heap.LargeKmalloc, heap.Page:
+		return "a page of memory"
+	case heap.FreePage:
+		return "a free page"
+	case heap.Vmalloc:
+		return "vmalloc memory"
+	case heap.TaskStack, heap.IRQStack, heap.ExceptionStack:
+		return "a stack"
+	case heap.PerCPU:
+		return "per-CPU memory"
+	case heap.KernelRodata:
+		return "constants of the kernel"
+	case heap.KernelData, heap.KernelBSS:
+		return "data of the kernel"
+	case heap.ModuleData:
+		return "data of module " + m.Module
+	case heap.Init:
+		return "code of the boot, which was given back"
+	case heap.User:
+		return "user space"
 	}
 	return ""
 }

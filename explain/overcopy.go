@@ -50,7 +50,7 @@ func (c *Case) usercopy(text string) []Finding {
 	if m[1] == "overwrite" {
 		way, end = "copy from user space", "to"
 	}
-	f := Finding{Class: OutOfBounds, Confidence: Certain, Weight: 4}
+	f := Finding{Class: OutOfBounds, Confidence: Certain, Weight: 4, via: m[1] + what}
 	f.Evidence = []Evidence{{Text: "the kernel says: " + text, Check: "log"}}
 	place := "beyond the end of " + what
 	switch what {
