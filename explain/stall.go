@@ -34,7 +34,7 @@ var Stall = &Analyzer{
 			frames := trace.Frames
 			for i, fr := range frames {
 				if name := base(fr.Symbol.Name); !scheduling[name] {
-					f.stack = frames[i:]
+					f.stack = frames[max(0, i-1):] // with what the last of the scheduler's replaced
 					f.Title += " in " + BlameFor(c.places(f.stack)).Function
 					f.Evidence = append(f.Evidence, Evidence{
 						Text: fmt.Sprintf("pid %d waits in %s", t.PID, fr.Name()), Check: fmt.Sprintf("bt %d", t.PID),
