@@ -45,7 +45,8 @@ func (a Answer) Words() string {
 // needed.
 type Kernel struct {
 	ID      ID
-	sources []*source // the surest first
+	sources []*source         // the surest first
+	answers map[string]Answer // by the advisory's id
 }
 
 // source is one way to the kernel's code.
@@ -86,8 +87,20 @@ func Of(code advisory.Code, id ID, name string) *Kernel {
 }
 
 // Check answers whether the kernel has a bug. The first source whose code is like
-// the faulty or the fixed one decides.
+// the faulty or the fixed one decides. It is not for several goroutines at a time.
 func (k *Kernel) Check(a *advisory.Advisory) Answer {
+	answer, ok := k.answers[a.ID]
+	if !ok {
+		answer = k.check(a)
+		if k.answers == nil {
+			k.answers = make(map[string]Answer)
+		}
+		k.answers[a.ID] = answer
+	}
+	return answer
+}
+
+func (k *Kernel) check(a *advisory.Advisory) Answer {
 	for _, s := range k.sources {
 		code, err := s.get(nil)
 		if err != nil {

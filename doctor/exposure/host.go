@@ -56,6 +56,10 @@ func (h *host) memory([]string) (advisory.Code, string, error) {
 	const name = "/proc/kcore"
 	dump, err := vmcore.Open(filepath.Join(h.root, name))
 	if err != nil {
+		var path *fs.PathError // below another root, name what it stands for
+		if errors.As(err, &path) {
+			err = fmt.Errorf("%s: %w", name, path.Err)
+		}
 		return nil, name, fmt.Errorf("read the running kernel's memory: %w", err)
 	}
 	// Without it all memory would have to be searched. It is there since 4.19 (commit
