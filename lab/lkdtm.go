@@ -72,7 +72,7 @@ func prepareLKDTM(ctx context.Context, e *Experiment, image *Initramfs) error {
 	}
 	image.Modules = append(image.Modules, modules...)
 	if e.Option("slub_debug") == "on" {
-		// SLUB reads this name of it up to 6.18 and beyond, where it is slab_debug too.
+		// Newer kernels call it slab_debug, and take this name as well.
 		e.Append = append(slices.Clip(e.Append), "slub_debug=FZPU")
 	}
 	return nil
