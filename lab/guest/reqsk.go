@@ -28,17 +28,19 @@ func reqsk(s *story) error {
 	if err != nil {
 		return err
 	}
-	if err := r.choose(); err != nil {
-		return err
+	steps := []func() error{r.begin, r.choose, r.retransmitted, r.lookAtNeighbour, r.account}
+	switch {
+	case s.Option("guard") == "rule":
+		steps = []func() error{r.begin, r.unqueued, r.account}
+	case s.Name == "nfqueue-reqsk/expired":
+		steps[2] = r.expired
 	}
-	release := r.retransmitted
-	if s.Name == "nfqueue-reqsk/expired" {
-		release = r.expired
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	if err := release(); err != nil {
-		return err
-	}
-	return r.account()
+	return nil
 }
 
 // requests are the connections of such a story.
@@ -50,6 +52,7 @@ type requests struct {
 	before  slabCache // in which nothing lives yet
 	sockets slabCache // of the listeners' cache, likewise
 
+	ports      []uint16       // that clients call from
 	victims    *listener      // SYN/ACKs from here are given up after tcp_synack_retries
 	neighbours *listener      // and from here never
 	dialled    map[uint16]int // clients' sockets, by port
@@ -134,10 +137,9 @@ func (r *requests) listenerCache() string {
 	return "TCPv6"
 }
 
-// choose begins the connections, and looks for a victim and its neighbour.
-func (r *requests) choose() error {
+// begin begins the connections.
+func (r *requests) begin() error {
 	r.Step(fmt.Sprintf("begin %d connections, whose SYN/ACKs are held", clients))
-	var ports []uint16
 	for i := range uint16(clients) {
 		to := r.neighbours
 		if i%2 == 0 {
@@ -149,9 +151,28 @@ func (r *requests) choose() error {
 			return err
 		}
 		r.dialled[port] = fd
-		ports = append(ports, port)
+		r.ports = append(r.ports, port)
 	}
-	if err := r.daemon.wait(ports, 1, longEnough); err != nil {
+	return nil
+}
+
+// unqueued completes all connections, none of whose SYN/ACKs is to have come by the
+// daemon.
+func (r *requests) unqueued() error {
+	held := 0
+	for _, port := range r.ports {
+		held += r.daemon.count(port)
+		if err := r.finish(port); err != nil {
+			return err
+		}
+	}
+	r.Fact("held", held)
+	return nil
+}
+
+// choose looks for a victim and its neighbour, when all SYN/ACKs are held.
+func (r *requests) choose() error {
+	if err := r.daemon.wait(r.ports, 1, longEnough); err != nil {
 		return err
 	}
 	half, err := r.net.server.halfOpens()
@@ -173,7 +194,7 @@ func (r *requests) choose() error {
 	r.Fact("neighbour_client", r.neighbour.Remote.String())
 
 	// The others have done their duty; before their retransmissions are due, too.
-	for _, port := range ports {
+	for _, port := range r.ports {
 		if port != r.victim.Remote.Port() && port != r.neighbour.Remote.Port() {
 			if err := r.finish(port); err != nil {
 				return err
@@ -350,11 +371,6 @@ func (r *requests) release(held []synAck) error {
 
 // account says what the survivor looks like.
 func (r *requests) account() error {
-	if r.Option("outcome") != "leak" {
-		if err := r.lookAtNeighbour(); err != nil {
-			return err
-		}
-	}
 	if err := r.daemon.hasten(); err != nil {
 		return err
 	}
@@ -396,6 +412,9 @@ func (r *requests) account() error {
 // lookAtNeighbour says what has become of the neighbour, and whether its connection
 // can still be made.
 func (r *requests) lookAtNeighbour() error {
+	if _, open := r.dialled[r.neighbour.Remote.Port()]; !open {
+		return nil
+	}
 	half, err := r.net.server.halfOpens()
 	if err != nil {
 		return err
