@@ -281,11 +281,15 @@ type kernelConfig map[string]bool
 
 // config returns the kernel's configuration, nil when it is not beside the kernel.
 func (k *Kernel) config() (kernelConfig, error) {
-	for _, path := range []string{
-		filepath.Join(filepath.Dir(k.Image), "config-"+k.Release),
-		filepath.Join(filepath.Dir(k.Image), "config"),
-		filepath.Join(k.Modules, "config"),
-	} {
+	var paths []string
+	if k.Image != "" {
+		dir := filepath.Dir(k.Image)
+		paths = append(paths, filepath.Join(dir, "config-"+k.Release), filepath.Join(dir, "config"))
+	}
+	if k.Modules != "" {
+		paths = append(paths, filepath.Join(k.Modules, "config"))
+	}
+	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -161,7 +161,11 @@ func TestKernelConfig(t *testing.T) {
 			t.Errorf("%s: %v, %v", place, config, err)
 		}
 	}
-	if config, err := (&Kernel{Release: "6.1.0", Image: "/nowhere/vmlinuz", Modules: "/nowhere"}).config(); config != nil || err != nil {
-		t.Errorf("of a kernel without one: %v, %v", config, err)
+	t.Chdir(t.TempDir())
+	writeFiles(t, ".", map[string][]byte{"config": []byte("CONFIG_B=y\n")})
+	for _, k := range []*Kernel{{}, {Release: "6.1.0", Image: "/nowhere/vmlinuz", Modules: "/nowhere"}} {
+		if config, err := k.config(); config != nil || err != nil {
+			t.Errorf("of a kernel without one: %v, %v", config, err)
+		}
 	}
 }
