@@ -34,6 +34,9 @@ KERNEL is debian-6.1 and the like for the newest of a suite, a Debian package wi
 without a suite (linux-image-amd64/trixie), a recipe (nfqbug-6.1), a directory with an
 unpacked kernel, a bzImage or a vmlinux; "inquest lab kernel list" lists what there is.
 
+Of several runs in a row (-n) only those dumps are left that show something else than
+was expected, unless --keep is given.
+
 What a run leaves is in its folder: console.log, the dumps, vmcoreinfo, report.jsonl
 (what the guest said) and scenario.json (what was done, and what came of it). With --keep
 there is also what the machine was made of, and boot.sh to boot it by hand.`,
@@ -206,9 +209,25 @@ func (r *labRun) all(ctx context.Context, e lab.Experiment) ([]labResult, error)
 		if err != nil && (i == 0 || ctx.Err() != nil) {
 			return results, err
 		}
+		if r.runs > 1 && !r.keep && result.Expected && result.Judgement == lab.Right {
+			if err := result.dropDumps(); err != nil {
+				return results, err
+			}
+		}
 		results = append(results, result)
 	}
 	return results, nil
+}
+
+// dropDumps removes the dumps of a run that has nothing to tell.
+func (l *labResult) dropDumps() error {
+	for _, d := range l.Dumps {
+		if err := os.Remove(d.Path); err != nil {
+			return err
+		}
+	}
+	l.Dumps = nil
+	return nil
 }
 
 // folder returns the directory for the results: --dir, or one that is made.
