@@ -3,6 +3,8 @@ package kernel
 import (
 	"fmt"
 	"math/bits"
+
+	"github.com/cilium/ebpf/btf"
 )
 
 const maxCPUs = 8192 // NR_CPUS with MAXSMP
@@ -79,14 +81,38 @@ func (k *Kernel) cpuMask(symbol string) ([]int, error) {
 		}
 		return cpus, nil
 	}
+	cpus, err := k.maskAt(at, len(offsets))
+	if err != nil {
+		return cpus, fmt.Errorf("read %s: %w", symbol, err)
+	}
+	return cpus, nil
+}
+
+// cpumask reads a cpumask_var_t or struct cpumask: the CPUs that are in it.
+func (k *Kernel) cpumask(mask Object) ([]int, error) {
+	offsets, err := k.percpu()
+	if err != nil {
+		return nil, err
+	}
+	at := mask.Addr
+	if _, ok := btf.UnderlyingType(mask.Type).(*btf.Pointer); ok {
+		if at, err = k.Pointer(at); err != nil || at == 0 {
+			return nil, err
+		}
+	}
+	return k.maskAt(at, len(offsets))
+}
+
+// maskAt reads the numbers, below n, of the bits that are set in a bitmap.
+func (k *Kernel) maskAt(at Addr, n int) ([]int, error) {
 	var cpus []int
-	for i := 0; i < len(offsets); i += 64 {
+	for i := 0; i < n; i += 64 {
 		w, err := k.U64(at + Addr(i/8))
 		if err != nil {
-			return cpus, fmt.Errorf("read %s: %w", symbol, err)
+			return cpus, err
 		}
 		for ; w != 0; w &= w - 1 {
-			if cpu := i + bits.TrailingZeros64(w); cpu < len(offsets) {
+			if cpu := i + bits.TrailingZeros64(w); cpu < n {
 				cpus = append(cpus, cpu)
 			}
 		}

@@ -10,6 +10,8 @@ var commands = []*command{
 	psCommand,
 	runqCommand,
 	locksCommand,
+	timerCommand,
+	irqCommand,
 	taskCommand,
 	filesCommand,
 	vmCommand,
