@@ -37,7 +37,7 @@ var (
 		{"hook", "where SYN/ACKs are queued", []string{"output", "postrouting", "prerouting", "input", "bridge"}, false},
 	}
 	reqskHow = []Option{
-		{"verdict", "on the SYN/ACK that has the last reference; grow makes the packet longer", []string{"accept", "drop", "grow"}, false},
+		{"verdict", "on the SYN/ACK that has the last reference; grow makes the packet longer, flush takes the rules away", []string{"accept", "drop", "grow", "flush"}, false},
 		{"conntrack", "track connections, and show them to the daemon", []string{"no", "yes"}, false},
 		{"gso", "packets are queued before they are segmented", []string{"no", "yes"}, false},
 	}

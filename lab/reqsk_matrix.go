@@ -29,6 +29,7 @@ var (
 		"outcome=warning", "outcome=crash", "outcome=leak", "outcome=neighbour",
 		"outcome=leak accept=no",
 		"outcome=leak verdict=drop", "outcome=leak verdict=grow", "outcome=leak verdict=grow accept=no",
+		"outcome=leak verdict=flush", "outcome=warning verdict=flush",
 		"outcome=leak family=mapped", "outcome=leak family=ipv6",
 		"outcome=leak path=veth", "outcome=leak path=bridge", "outcome=leak path=veth family=ipv6",
 		"outcome=leak hook=postrouting", "outcome=leak hook=prerouting", "outcome=leak hook=input", "outcome=leak path=bridge hook=bridge",

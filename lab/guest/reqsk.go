@@ -354,6 +354,9 @@ func (r *requests) release(held []synAck) error {
 			return err
 		}
 	}
+	if r.Option("verdict") == "flush" {
+		return r.daemon.ns.unqueueing(r.Option("hook"))
+	}
 	for _, p := range held {
 		verdict := nfqueue.Accept()
 		switch r.Option("verdict") {

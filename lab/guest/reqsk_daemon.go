@@ -82,6 +82,26 @@ func (n *netns) queueing(r ruling) error {
 	return nil
 }
 
+// unqueueing takes a hook's rules away, as a ruleset that is loaded anew does. The
+// kernel drops what they had queued.
+func (n *netns) unqueueing(hook string) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(int(n.file.Fd())))
+	if err != nil {
+		return err
+	}
+	// Some other chain stays: without any at the hook nf_reinject() warns of what it drops.
+	table := conn.AddTable(&nftables.Table{Name: "other", Family: hooks[hook].family})
+	conn.AddChain(&nftables.Chain{
+		Name: hook, Table: table,
+		Type: nftables.ChainTypeFilter, Hooknum: hooks[hook].kind, Priority: nftables.ChainPrioritySecurity,
+	})
+	conn.DelTable(&nftables.Table{Name: "lab", Family: hooks[hook].family})
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("take the rule in %s away: %w", hook, err)
+	}
+	return nil
+}
+
 // daemon is a program that judges packets, and takes its time.
 type daemon struct {
 	ns     *netns
