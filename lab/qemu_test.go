@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +49,7 @@ func TestSysrqQEMU(t *testing.T) {
 			r := run(t, "sysrq", lab.Experiment{
 				NoVMCoreInfo: !vmcoreinfo,
 				QEMU:         []string{lab.AllFormats},
+				Unflatten:    vmcoreinfo,
 			})
 			for _, d := range r.Dumps {
 				t.Run(d.How, func(t *testing.T) {
@@ -55,6 +57,9 @@ func TestSysrqQEMU(t *testing.T) {
 					// Without the note, only a scan of memory tells the release.
 					if release := c.Kernel.Dump.Release; (release != "") != vmcoreinfo {
 						t.Errorf("release in the dump's headers: %q, with device vmcoreinfo: %t", release, vmcoreinfo)
+					}
+					if flattened := d.How != lab.FormatELF && !vmcoreinfo; c.Kernel.Dump.Flattened != flattened {
+						t.Errorf("flattened: %t, want %t", c.Kernel.Dump.Flattened, flattened)
 					}
 					if w := c.Kernel.Dump.Writer; w != "qemu" {
 						t.Errorf("written by %q, want qemu", w)
@@ -69,16 +74,25 @@ func TestSysrqQEMU(t *testing.T) {
 }
 
 func TestSysrqKdump(t *testing.T) {
-	r := run(t, "sysrq", lab.Experiment{
-		Kdump: []lab.Save{
-			{File: "lzo-d31", Arguments: []string{"-l", "-d", "31"}},
-			{File: "vmcore"},
-		},
-	})
 	want := map[string]struct {
+		arguments   string
 		compression string
 		level       int
-	}{"lzo-d31": {"lzo", 31}, "vmcore": {"none", -1}}
+	}{
+		"lzo-d31":  {"-l -d 31", "lzo", 31},
+		"zlib-d17": {"-c -d 17", "zlib", 17},
+		"elf-d31":  {"-E -d 31", "none", -1},
+		"vmcore":   {"", "none", -1},
+	}
+	var saves []lab.Save
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		saves = append(saves, lab.Save{File: name, Arguments: strings.Fields(want[name].arguments)})
+	}
+	r := run(t, "sysrq", lab.Experiment{Kdump: saves})
+	info, err := os.ReadFile(filepath.Join(filepath.Dir(r.Console), "vmcoreinfo"))
+	if err != nil || !strings.Contains(string(info), "OSRELEASE="+r.Guest.Release+"\n") {
+		t.Errorf("vmcoreinfo: %v\n%s", err, info)
+	}
 	for _, d := range r.Dumps {
 		name := filepath.Base(d.Path)
 		t.Run(name, func(t *testing.T) {
@@ -87,8 +101,8 @@ func TestSysrqKdump(t *testing.T) {
 			if dump.Compression != want.compression || dump.DumpLevel != want.level {
 				t.Errorf("compression %s, level %d, want %s and %d", dump.Compression, dump.DumpLevel, want.compression, want.level)
 			}
-			if d.By != dump.Writer {
-				t.Errorf("written by %q, want %q", dump.Writer, d.By)
+			if dump.Flattened != (len(want.arguments) > 0) {
+				t.Errorf("flattened: %t", dump.Flattened)
 			}
 			checkCrash(t, c, r)
 			checkTasks(t, c, r)
