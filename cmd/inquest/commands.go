@@ -25,6 +25,8 @@ var commands = []*command{
 	vtopCommand,
 	whatisCommand,
 	slabCommand,
+	kmemCommand,
+	swapCommand,
 	shrinkCommand,
 }
 

@@ -50,7 +50,7 @@ type timerBase struct {
 	Base    hex         `json:"base"`
 	Name    string      `json:"name"`
 	Current *int64      `json:"current"` // jiffies, or ns of the clock; null when unknown
-	Timers  []timerJSON `json:"timers"` // null when the dump does not tell
+	Timers  []timerJSON `json:"timers"`  // null when the dump does not tell
 }
 
 // none says why a base is shown without timers.
