@@ -97,6 +97,9 @@ func File(path string) (*Subject, error) {
 			return nil, fmt.Errorf("%w: %w", imageErr, vmcore.ErrNotDump)
 		}
 	}
+	if errors.Is(err, vmcore.ErrNotDump) {
+		return nil, fmt.Errorf("%w, or a kernel's file (vmlinuz, vmlinux)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

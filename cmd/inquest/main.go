@@ -57,12 +57,13 @@ func run(args []string, io stdio) int {
 func exitCode(err error) int {
 	var usage usageError
 	var open *openError
+	var file *fileError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &open):
+	case errors.As(err, &open), errors.As(err, &file):
 		return exitNoDump
 	}
 	return exitNothing

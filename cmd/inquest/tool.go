@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -34,10 +35,16 @@ type group struct {
 	long  string
 	exit  string // what its exit codes mean
 	tools []*tool
+	alone bool // it has one tool, of the same name, which is the command itself
 }
 
 // cobra makes the group a subcommand of the program.
 func (g *group) cobra(io stdio) *cobra.Command {
+	if g.alone {
+		cmd := g.command(io, g.tools[0])
+		cmd.Long += "\n\nExit status: " + g.exit
+		return cmd
+	}
 	parent := &cobra.Command{
 		Use:                   g.name + " COMMAND",
 		Short:                 g.short,
@@ -52,27 +59,42 @@ func (g *group) cobra(io stdio) *cobra.Command {
 		},
 	}
 	for _, t := range g.tools {
-		cmd := &cobra.Command{
-			Use:                   t.use(),
-			Short:                 t.short,
-			Long:                  t.long,
-			Example:               t.example,
-			DisableFlagsInUseLine: true,
-		}
-		run := t.setup(cmd.Flags())
-		cmd.RunE = func(_ *cobra.Command, args []string) error {
-			switch {
-			case len(args) < t.min:
-				return g.usagef(t, "too few arguments")
-			case len(args) > t.max:
-				return g.usagef(t, "%q is one argument too many", args[t.max])
-			}
-			return run(io, args)
-		}
-		parent.AddCommand(cmd)
+		parent.AddCommand(g.command(io, t))
 	}
 	return parent
 }
+
+// command makes one of the tools a command.
+func (g *group) command(io stdio, t *tool) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:                   t.use(),
+		Short:                 t.short,
+		Long:                  t.long,
+		Example:               t.example,
+		DisableFlagsInUseLine: true,
+	}
+	run := t.setup(cmd.Flags())
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < t.min:
+			return g.usagef(t, "too few arguments")
+		case len(args) > t.max:
+			return g.usagef(t, "%q is one argument too many", args[t.max])
+		}
+		return run(io, args)
+	}
+	return cmd
+}
+
+// path is what a tool is called by, and use with its arguments.
+func (g *group) path(t *tool) string {
+	if g.alone {
+		return g.name
+	}
+	return g.name + " " + t.name
+}
+
+func (g *group) use(t *tool) string { return strings.TrimSpace(g.path(t) + " " + t.args) }
 
 func (g *group) names() []string {
 	var names []string
@@ -91,8 +113,8 @@ func (t *tool) use() string {
 
 // usagef builds the error of a command line that t cannot make sense of.
 func (g *group) usagef(t *tool, format string, args ...any) error {
-	return usageError{fmt.Sprintf("%s %s: %s\nusage: inquest %s %s\nSee `inquest help %s %s`.",
-		g.name, t.name, fmt.Sprintf(format, args...), g.name, t.use(), g.name, t.name)}
+	return usageError{fmt.Sprintf("%s: %s\nusage: inquest %s\nSee `inquest help %[1]s`.",
+		g.path(t), fmt.Sprintf(format, args...), g.use(t))}
 }
 
 // manPage is the page of the group, with all its tools.
@@ -104,14 +126,18 @@ func (g *group) manPage() string {
 		if i > 0 {
 			r.line(".br")
 		}
-		r.line(`.B inquest ` + roffEscape(g.name+" "+t.name))
+		r.line(`.B inquest ` + roffEscape(g.path(t)))
 		r.line(`[\fIOPTION\fR]... ` + roffEscape(t.args))
 	}
 	r.section("DESCRIPTION")
 	r.text(g.long)
 	for _, t := range g.tools {
-		r.section(`"` + roffEscape(g.name+" "+t.name) + `"`)
-		r.text(t.long)
+		if g.alone {
+			r.section("OPTIONS")
+		} else {
+			r.section(`"` + roffEscape(g.name+" "+t.name) + `"`)
+			r.text(t.long)
+		}
 		flags := pflag.NewFlagSet(t.name, pflag.ContinueOnError)
 		t.setup(flags)
 		r.options(flags)
