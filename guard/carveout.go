@@ -190,8 +190,9 @@ func (c *carveOut) comment(s *snapshot) string {
 	return fmt.Sprintf("%s %08x", owner, h.Sum32())
 }
 
-// changes add the carve-out. ids are numbers for sets, each used once in a transaction.
-func (c *carveOut) changes(s *snapshot, ids *uint32) ([]change, error) {
+// changes add the carve-out, with a counter or, for kernels that have none, without. ids
+// are numbers for sets, each used once in a transaction.
+func (c *carveOut) changes(s *snapshot, counted bool, ids *uint32) ([]change, error) {
 	exprs, err := c.synAck()
 	if err != nil {
 		return nil, err
@@ -207,6 +208,9 @@ func (c *carveOut) changes(s *snapshot, ids *uint32) ([]change, error) {
 		exprs = append(exprs, e)
 	}
 	end, err := marshalled(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+	if !counted && err == nil {
+		end = end[1:]
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -121,11 +121,10 @@ func loadError(err error) error {
 
 // Unload takes the module away, under whatever traffic there is.
 func Unload() error {
-	err := unix.DeleteModule(ModuleName, unix.O_NONBLOCK)
-	if errors.Is(err, unix.ENOENT) {
+	if _, err := os.Stat(sysModule); errors.Is(err, fs.ErrNotExist) {
 		return ErrNoHook
 	}
-	if err != nil {
+	if err := unix.DeleteModule(ModuleName, unix.O_NONBLOCK); err != nil {
 		return fmt.Errorf("unload %s: %w", ModuleName, explained(err))
 	}
 	return nil

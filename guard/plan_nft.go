@@ -17,8 +17,9 @@ var hookNames = []string{"prerouting", "input", "forward", "output", "postroutin
 var outgoing = []string{"output", "postrouting"}
 
 // plan finds the rules that queue, and says of each how it stands with SYN/ACKs. Each
-// point of the result that is Open has the changes that shield it.
-func (s *snapshot) plan() ([]Point, []change, error) {
+// point of the result that is Open has the changes that shield it, with counters or
+// without.
+func (s *snapshot) plan(counted bool) ([]Point, []change, error) {
 	reached := s.reached()
 	var points []Point
 	var changes []change
@@ -42,7 +43,7 @@ func (s *snapshot) plan() ([]Point, []change, error) {
 				kept[before] = true
 				p.State, p.Passed = Shielded, before.passed()
 			} else {
-				more, err := c.changes(s, &ids)
+				more, err := c.changes(s, counted, &ids)
 				if err != nil {
 					return nil, nil, err
 				}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // State is how it stands with a rule that queues packets, as to SYN/ACKs made here.
@@ -37,9 +39,9 @@ type Rules struct {
 	// Stale counts carve-outs whose rule is gone or has changed.
 	Stale int `json:"stale"`
 
-	generation uint32
-	nft        []change
-	xtables    []*xtables
+	snapshot *snapshot
+	nft      []change
+	xtables  []*xtables
 }
 
 // Open reports whether any of them may queue SYN/ACKs made here.
@@ -69,8 +71,8 @@ func ReadRules(ctx context.Context) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rules{generation: s.generation}
-	if r.Points, r.nft, err = s.plan(); err != nil {
+	r := &Rules{snapshot: s}
+	if r.Points, r.nft, err = s.plan(true); err != nil {
 		return nil, err
 	}
 	r.Stale = s.stale(r.Points)
@@ -107,54 +109,38 @@ func (s *snapshot) stale(points []Point) int {
 // Changes of nftables are one transaction that fails if anybody changes the ruleset
 // meanwhile, and is tried again. Those of iptables are one for each table.
 func ApplyRules(ctx context.Context) (*Rules, error) {
-	return settle(ctx, func(r *Rules) ([]change, error) {
-		return r.nft, nil
-	}, (*xtables).script)
+	return settle(ctx, func(r *Rules) []change { return r.nft }, (*xtables).script)
 }
 
 // RemoveRules takes all carve-outs away, and returns what stands open afterwards.
 func RemoveRules(ctx context.Context) (*Rules, error) {
-	return settle(ctx, func(*Rules) ([]change, error) { return removals() }, (*xtables).removal)
+	return settle(ctx, func(r *Rules) []change { return r.snapshot.removals() }, (*xtables).removal)
 }
 
 // removals take the carve-outs of nftables away.
-func removals() ([]change, error) {
-	n, err := openNFT()
-	if err != nil {
-		return nil, err
-	}
-	defer n.Close()
-	s, err := n.read()
-	if err != nil {
-		return nil, err
-	}
+func (s *snapshot) removals() []change {
 	var list []change
 	for i := range s.rules {
 		if s.rules[i].ours() {
 			list = append(list, s.rules[i].removal())
 		}
 	}
-	return list, nil
+	return list
 }
 
-// settle makes the changes that a reading of the rules asks for, until there are none.
-func settle(ctx context.Context, nft func(*Rules) ([]change, error), script func(*xtables) string) (*Rules, error) {
+// settle makes the changes that a reading of the rules asks for.
+func settle(ctx context.Context, nft func(*Rules) []change, script func(*xtables) string) (*Rules, error) {
 	const tries = 20
 	for range tries {
 		r, err := ReadRules(ctx)
 		if err != nil {
 			return nil, err
 		}
-		changes, err := nft(r)
-		if err != nil {
-			return nil, err
-		}
-		if len(changes) > 0 {
-			if err := commit(r.generation, changes); errors.Is(err, errChanged) {
-				continue
-			} else if err != nil {
-				return nil, fmt.Errorf("change nftables: %w", err)
-			}
+		switch err := r.commit(nft(r)); {
+		case errors.Is(err, errChanged):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("change nftables: %w", err)
 		}
 		for _, x := range r.xtables {
 			if err := x.restore(ctx, script(x)); err != nil {
@@ -164,4 +150,21 @@ func settle(ctx context.Context, nft func(*Rules) ([]change, error), script func
 		return ReadRules(ctx)
 	}
 	return nil, ErrBusyRules
+}
+
+// commit makes changes of nftables. Up to 5.16 counters are a module of their own
+// (nft_counter), without which there are none.
+func (r *Rules) commit(changes []change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := commit(r.snapshot.generation, changes)
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	_, uncounted, planErr := r.snapshot.plan(false)
+	if planErr != nil {
+		return errors.Join(err, planErr)
+	}
+	return commit(r.snapshot.generation, uncounted)
 }

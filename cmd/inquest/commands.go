@@ -35,4 +35,5 @@ var groups = []*group{
 	doctorGroup,
 	labGroup,
 	verdictGroup,
+	guardGroup,
 }

@@ -116,7 +116,8 @@ type load struct {
 
 	queues   *nfqueue.Queues
 	listener net.Listener
-	waiting  sync.Map // the ports that a SYN/ACK waits to be sent to
+	waiting  sync.Map     // how many SYN/ACKs were queued lately, by client
+	shield   sync.RWMutex // locked while it is down
 
 	connected, lost, wrong, queued, again, packets, longest, lates, reloads atomic.Int64
 	problem                                                                 atomic.Value
@@ -160,29 +161,40 @@ func (l *load) judge(p *nfqueue.Packet) nfqueue.Verdict {
 	// Clients share ports, by their addresses.
 	client := [6]byte(append(append([]byte{}, p.Payload[16:20]...), p.Payload[22:24]...))
 	n := l.queued.Add(1)
+	first := new(atomic.Int64)
+	if others, again := l.waiting.LoadOrStore(client, first); again {
+		first = others.(*atomic.Int64)
+	} else {
+		time.AfterFunc(10*time.Second, func() { l.waiting.CompareAndDelete(client, first) })
+	}
 	wait := time.Duration(rand.Int64N(int64(l.hold) + 1))
-	if _, again := l.waiting.LoadOrStore(client, true); again {
+	if first.Add(1) > 1 {
 		// Behind the first: the handshake ends, accept() returns, and then this.
 		l.again.Add(1)
-		wait = 1500*time.Millisecond + wait
+		wait += 1500 * time.Millisecond
 	} else if l.late > 0 && n%int64(l.late) == 0 {
 		l.lates.Add(1)
 		wait = 1500 * time.Millisecond // TCP_TIMEOUT_INIT is 1 s
 	}
 	held, since := p.Hold(), time.Now()
 	time.AfterFunc(wait, func() {
-		l.waiting.Delete(client)
-		for waited := int64(time.Since(since)); ; {
-			longest := l.longest.Load()
-			if waited <= longest || l.longest.CompareAndSwap(longest, waited) {
-				break
-			}
+		if first.Load() > 1 {
+			// It may have the last reference: not without the shield.
+			l.shield.RLock()
+			defer l.shield.RUnlock()
 		}
+		raise(&l.longest, int64(time.Since(since)))
 		if err := held.Judge(nfqueue.Accept()); err != nil {
 			l.say("judge: " + err.Error())
 		}
 	})
 	return nfqueue.Verdict{}
+}
+
+// raise makes a number at least as large as another.
+func raise(to *atomic.Int64, n int64) {
+	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
+	}
 }
 
 // accept tells each client which address and port it has, as the server sees them.
@@ -258,7 +270,8 @@ func (l *load) connect(from netip.Addr) {
 	l.connected.Add(1)
 }
 
-// reloading takes the shield away and raises it again, under load.
+// reloading takes the shield away and raises it again, under load. Meanwhile no verdict
+// is given that could be on a last reference.
 func (l *load) reloading(stop <-chan struct{}) {
 	tick := time.NewTicker(l.reload)
 	defer tick.Stop()
@@ -268,27 +281,32 @@ func (l *load) reloading(stop <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		var err error
-		if l.Option("guard") == "hook" {
-			if err = guard.Unload(); err == nil {
-				err = guard.Load(guardFile)
-			}
-		} else {
-			err = l.ns.do(func() error {
-				_, err := guard.RemoveRules(context.Background())
-				if err == nil {
-					_, err = guard.ApplyRules(context.Background())
-				}
-				return err
-			})
-		}
-		if err != nil {
+		if err := l.reloadOnce(); err != nil {
 			l.lost.Add(1)
 			l.say("reload: " + err.Error())
 			return
 		}
 		l.reloads.Add(1)
 	}
+}
+
+func (l *load) reloadOnce() error {
+	l.shield.Lock()
+	defer l.shield.Unlock()
+	time.Sleep(50 * time.Millisecond) // verdicts that were given are sent
+	if l.Option("guard") == "hook" {
+		if err := guard.Unload(); err != nil {
+			return err
+		}
+		return guard.Load(guardFile)
+	}
+	return l.ns.do(func() error {
+		if _, err := guard.RemoveRules(context.Background()); err != nil {
+			return err
+		}
+		_, err := guard.ApplyRules(context.Background())
+		return err
+	})
 }
 
 // drain waits until nothing is held any more.
