@@ -179,7 +179,7 @@ var plumbingPrefixes = []string{
 	"fortify_", "mempool_", "percpu_ref_", "kasan_", "asan_", "hwasan_", "kfence_", "kcsan_", "tsan_", "kmsan_", "msan_", "ubsan_",
 	// counts and structures: lib/
 	"refcount_", "kref_", "list_add", "list_del", "list_move", "hlist_", "plist_", "llist_", "rb_", "rbt_", "xa_", "xas_", "mas_", "mtree_", "idr_",
-	"ida_", "radix_tree_", "rhashtable_", "rht_", "debug_object_", "debug_check_no_obj_freed", "stack_depot_", "sg_",
+	"ida_", "radix_tree_", "rhashtable_", "rht_", "debug_object_", "debug_check_no_obj_freed", "stack_depot_", "sg_alloc_table", "sg_free_table", "sg_next", "sg_copy_", "sg_miter_",
 	// locks: kernel/locking
 	"raw_spin_", "raw_read_", "raw_write_", "spin_", "queued_", "native_queued_", "pv_queued_", "mutex_", "ww_mutex_", "rwsem_", "down_", "up_read", "up_write",
 	"rt_mutex_", "rtmutex_", "rwbase_", "percpu_down_", "percpu_up_", "percpu_rwsem_", "lock_acquire", "lock_release", "lockdep_", "osq_", "mcs_", "do_raw_spin_",

@@ -56,6 +56,8 @@ type page struct {
 	Others    []pageFinding
 	Doubts    []string
 	Picture   *picture
+	Waits     *waitPicture
+	WaitLines []string
 	Code      []codeLine
 	Registers []pageRegister
 	Dying     []pageFrame
@@ -143,6 +145,9 @@ func newPage(st *story, addrs *addresses) *page {
 	}
 	if st.drawing != nil {
 		p.Picture = st.drawing.picture()
+	}
+	if st.waits != nil {
+		p.Waits, p.WaitLines = st.waits.picture(), st.waits.text(200)
 	}
 	for _, row := range addrs.sorted() {
 		p.Addresses = append(p.Addresses, pageAddress{row, fmt.Sprintf("%#x", row.Value), addrs.linkBut(row.Desc, row.ID)})

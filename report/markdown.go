@@ -32,6 +32,10 @@ func (m *markdown) write() {
 		m.fence(m.drawing.text(96))
 	}
 	m.evidence()
+	if m.waits != nil {
+		m.printf("\n## Who waits for whom\n")
+		m.fence(m.waits.text(50))
+	}
 	m.knownBug()
 	m.instructions()
 	m.stack()

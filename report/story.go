@@ -19,6 +19,7 @@ type story struct {
 	crashed  bool
 	findings []explain.Finding // the first is the cause
 	lead     string            // on the first
+	waits    *waits            // nil when nobody waits for a lock
 	drawing  *drawing          // of the first; nil where there is nothing to draw
 	doubts   []string
 	code     []codeLine
@@ -49,6 +50,8 @@ func tell(c *explain.Case, findings []explain.Finding, before, after int) *story
 		st.logError = clean(c.LogError.Error())
 	}
 	st.find(findings)
+	graph, finder := c.Waits(findings)
+	st.waits = newWaits(c.Kernel, graph, finder)
 	if cr := c.Crash; cr != nil {
 		st.crash(c.Kernel, cr)
 	}

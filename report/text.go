@@ -18,6 +18,7 @@ const (
 	maxDoubts   = 3
 	maxAdvice   = 7
 	maxLog      = 6
+	maxWaits    = 4 // locks, and waiters of each
 	minStack    = 10
 	maxStack    = 26
 )
@@ -47,6 +48,7 @@ func (t *text) write() {
 	t.cause()
 	t.draw()
 	t.evidence()
+	t.waiting()
 	t.instructions()
 	t.knownBug()
 	t.advice()
@@ -240,6 +242,21 @@ func (t *text) also() {
 	for _, f := range t.findings[1:] {
 		t.lines(t.s.wrap("  * ", "    ", fmt.Sprintf("%s (%s, %s)", f.Title, f.Class, f.Confidence)))
 		t.proof(f)
+	}
+}
+
+// waiting says who waits for whom.
+func (t *text) waiting() {
+	if t.waits == nil {
+		return
+	}
+	most := maxWaits
+	if t.s.Verbose {
+		most = 1000
+	}
+	t.title("Who waits for whom")
+	for _, l := range t.waits.text(most) {
+		t.lines(t.s.wrap("  "+l[:len(l)-len(strings.TrimLeft(l, " "))], "      ", l))
 	}
 }
 
