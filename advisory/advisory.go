@@ -2,13 +2,12 @@ package advisory
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/goccy/go-yaml"
 )
 
 //go:embed known/*.yaml
@@ -18,15 +17,21 @@ var shipped embed.FS
 type Advisory struct {
 	ID         string      `yaml:"id" json:"id"`
 	Title      string      `yaml:"title" json:"title"`
-	Class      string      `yaml:"class" json:"class"`
+	Class      string      `yaml:"class" json:"class"` // one of Classes
+	CVE        string      `yaml:"cve" json:"cve,omitempty"`
 	Summary    string      `yaml:"summary" json:"summary"`
 	Introduced Commit      `yaml:"introduced" json:"introduced"`
 	Fixed      []Commit    `yaml:"fixed" json:"fixed"`
 	Stable     []string    `yaml:"stable" json:"stable,omitempty"` // first fixed release of each stable series
+	Vendors    []Vendor    `yaml:"vendors" json:"vendors,omitempty"`
 	Distros    []string    `yaml:"distributions" json:"distributions,omitempty"`
 	Workaround []string    `yaml:"workaround" json:"workaround,omitempty"`
+	Within     int         `yaml:"within" json:"-"` // how far in the innermost step may lie; 0 is anywhere
 	Stack      []OneOf     `yaml:"stack" json:"-"`
 	Code       []Signature `yaml:"code" json:"-"`
+	Note       string      `yaml:"note" json:"-"` // what the signature was tested against
+
+	File string `yaml:"-" json:"-"` // that it was read from
 }
 
 // Commit is a commit of the mainline kernel.
@@ -36,89 +41,125 @@ type Commit struct {
 	Subject string `yaml:"subject" json:"subject"`
 }
 
+// Vendor is where a distribution has the fix first.
+type Vendor struct {
+	Series string `yaml:"series" json:"series"` // "debian/11", or a pattern of releases, "4.18.0-*.el8"
+	Fixed  string `yaml:"fixed" json:"fixed"`   // the package's version, or the release
+}
+
 // OneOf is a step of a stack signature: one of these functions.
 type OneOf []string
 
-// Signature tells exposed code from fixed code by what functions call.
-type Signature struct {
-	// In are functions to look into: the one that has the bug, and those that the
-	// compiler may have inlined it into.
-	In      []string `yaml:"in"`
-	Exposed Calls    `yaml:"exposed"`
-	Fixed   Calls    `yaml:"fixed"`
+// Classes are the kinds of failure, those of a finding of `inquest explain`.
+var Classes = []string{
+	"type-confusion", "use-after-free", "double-free", "out-of-bounds", "null-dereference", "wild-pointer",
+	"list-corruption", "refcount", "stack-overflow", "bug", "warning", "hung-task", "soft-lockup", "hard-lockup",
+	"deadlock", "rcu-stall", "out-of-memory", "double-fault", "machine-check", "divide-error", "bad-instruction",
+	"user-panic", "unknown",
 }
 
-// Calls is a condition on the direct calls of a function.
-type Calls struct {
-	Any  []string `yaml:"calls"` // at least one of these
-	None []string `yaml:"not"`   // and none of these
-}
+// Shipped returns the advisories that ship with Inquest, by id.
+var Shipped = sync.OnceValues(func() ([]*Advisory, error) { return Load(shipped) })
 
-// All returns the advisories that ship with Inquest, by id.
-var All = sync.OnceValues(func() ([]*Advisory, error) { return Load(shipped) })
+// All returns the advisories that ship with Inquest and those of the user's own
+// directories (see [Directories]), by id. One of the user's takes the place of a
+// shipped one with its id. Files of the user's that are wrong are left out;
+// [LoadUser] says what is wrong with them.
+var All = sync.OnceValues(func() ([]*Advisory, error) {
+	all, err := Shipped()
+	if err != nil {
+		return nil, err
+	}
+	own, _ := LoadUser(Directories())
+	return Merge(all, own), nil
+})
 
-// Load reads the advisories in every *.yaml file of a file system.
+// Load reads the advisories in every *.yaml file of a file system, by id. Those that
+// are right come with the error that says what is wrong with the others.
 func Load(fsys fs.FS) ([]*Advisory, error) {
 	var all []*Advisory
+	var wrong []error
 	err := fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") {
 			return err
 		}
-		raw, err := fs.ReadFile(fsys, path)
+		raw, err := readFile(fsys, path)
 		if err != nil {
-			return err
+			wrong = append(wrong, err)
+			return nil
 		}
-		a, err := Parse(raw)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		a, problems := Lint(raw)
+		for _, p := range problems {
+			wrong = append(wrong, fmt.Errorf("%s:%w", path, p))
 		}
+		if len(problems) > 0 {
+			return nil
+		}
+		if i := slices.IndexFunc(all, func(b *Advisory) bool { return b.ID == a.ID }); i >= 0 {
+			wrong = append(wrong, fmt.Errorf("%s: there is an advisory %s in %s already", path, a.ID, all[i].File))
+			return nil
+		}
+		a.File = path
 		all = append(all, a)
 		return nil
 	})
-	slices.SortFunc(all, func(a, b *Advisory) int { return strings.Compare(a.ID, b.ID) })
-	return all, err
+	sortByID(all)
+	return all, errors.Join(append(wrong, err)...)
 }
 
-// Parse reads one advisory. Unknown keys and missing parts are errors.
+// Parse reads one advisory. Unknown keys and missing parts are errors; the first is
+// returned, with its line and column.
 func Parse(raw []byte) (*Advisory, error) {
-	var a Advisory
-	if err := unmarshal(raw, &a); err != nil {
-		return nil, err
+	a, problems := Lint(raw)
+	if len(problems) > 0 {
+		return nil, problems[0]
 	}
-	switch {
-	case a.ID == "" || a.Title == "" || a.Class == "":
-		return nil, fmt.Errorf("an advisory needs an id, a title and a class")
-	case len(a.Stack) == 0:
-		return nil, fmt.Errorf("advisory %s has no stack signature", a.ID)
-	case len(a.Fixed) == 0:
-		return nil, fmt.Errorf("advisory %s does not say what fixed it", a.ID)
-	}
-	return &a, nil
+	return a, nil
 }
 
-// unmarshal reads YAML. On some malformed documents the library panics.
-func unmarshal(raw []byte, to any) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("malformed YAML: %v", p)
+// Find returns the advisory with an id, nil when there is none.
+func Find(all []*Advisory, id string) *Advisory {
+	for _, a := range all {
+		if a.ID == id {
+			return a
 		}
-	}()
-	return yaml.UnmarshalWithOptions(raw, to, yaml.Strict())
+	}
+	return nil
+}
+
+func sortByID(all []*Advisory) {
+	slices.SortFunc(all, func(a, b *Advisory) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// Modules returns the modules that may hold the code which the signatures look at,
+// when the kernel itself does not.
+func (a *Advisory) Modules() []string {
+	var names []string
+	for _, s := range a.Code {
+		for _, m := range s.Modules {
+			if !slices.Contains(names, m) {
+				names = append(names, m)
+			}
+		}
+	}
+	return names
 }
 
 // MatchStack compares the functions on a stack, innermost first, with the
-// signature: its steps must occur in this order, with anything between them. It
-// returns the functions that matched, nil when the stack is another.
+// signature: its steps must occur in this order, with anything between them, the
+// first among the innermost Within. It returns the functions that matched, nil when
+// the stack is another.
 func (a *Advisory) MatchStack(functions []string) []string {
 	var matched []string
-	step := 0
-	for _, f := range functions {
-		if step < len(a.Stack) && slices.Contains(a.Stack[step], f) {
+	for i, f := range functions {
+		if len(matched) == len(a.Stack) || len(matched) == 0 && a.Within > 0 && i >= a.Within {
+			break
+		}
+		if slices.Contains(a.Stack[len(matched)], base(f)) {
 			matched = append(matched, f)
-			step++
 		}
 	}
-	if step < len(a.Stack) {
+	if len(matched) < len(a.Stack) {
 		return nil
 	}
 	return matched

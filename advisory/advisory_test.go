@@ -1,6 +1,7 @@
 package advisory
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -15,8 +16,8 @@ func TestShipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range all {
-		if len(a.Code) == 0 || len(a.Workaround) == 0 || a.Summary == "" {
-			t.Errorf("%s: an advisory that ships has a summary, a code signature and a workaround", a.ID)
+		if len(a.Code) == 0 || len(a.Workaround) == 0 || a.Summary == "" || a.Note == "" || len(a.Distros) == 0 {
+			t.Errorf("%s: an advisory that ships has a summary, a code signature, a workaround, a word on distributions and a note on its test", a.ID)
 		}
 	}
 	if !slices.ContainsFunc(all, func(a *Advisory) bool { return a.ID == "nf-queue-request-sock" }) {
@@ -25,12 +26,12 @@ func TestShipped(t *testing.T) {
 }
 
 func TestParseErrors(t *testing.T) {
-	const good = "id: a\ntitle: t\nclass: bug\nfixed: [{commit: c, version: v}]\nstack: [[f]]\n"
+	const good = "id: a\ntitle: t\nclass: bug\nfixed: [{commit: 0123456789ab, version: \"1.0\"}]\nstack: [[f]]\n"
 	tests := []struct{ name, yaml, want string }{
 		{"good", good, ""},
 		{"no id", strings.Replace(good, "id: a\n", "", 1), "needs an id"},
 		{"no stack", strings.Replace(good, "stack: [[f]]\n", "", 1), "no stack signature"},
-		{"no fix", strings.Replace(good, "fixed: [{commit: c, version: v}]\n", "", 1), "what fixed it"},
+		{"no fix", strings.Replace(good, "fixed: [{commit: 0123456789ab, version: \"1.0\"}]\n", "", 1), "what fixed it"},
 		{"misspelt key", good + "workarround: [x]\n", "workarround"},
 		{"no YAML", "{", ""},
 	}
@@ -88,11 +89,11 @@ func (p program) SymbolAt(addr kernel.Addr) (kernel.Symbol, uint64, bool) {
 	return kernel.Symbol{}, 0, false
 }
 
-// Slice assembles a function: endbr64, a byte that is no instruction, its calls,
-// the last of them as a jump, and int3 to its end.
+// Slice assembles a function: endbr64, its calls, the last of them as a jump, and
+// int3 to its end.
 func (p program) Slice(addr kernel.Addr, n int) ([]byte, error) {
 	sym, _, _ := p.SymbolAt(addr)
-	code := []byte{0xf3, 0x0f, 0x1e, 0xfa, 0x06}
+	code := []byte{0xf3, 0x0f, 0x1e, 0xfa}
 	calls := p[sym.Name].calls
 	for i, c := range calls {
 		op := byte(0xe8)
@@ -125,6 +126,10 @@ func TestCheckCode(t *testing.T) {
 		{"after the fix", functions{"nf_queue_entry_release_refs": {"sock_gen_put", "dev_put"}}, Fixed},
 		{"before, inlined", functions{"nf_queue_entry_free": {"sk_free", "kfree"}}, Exposed},
 		{"after, inlined", functions{"nf_queue_entry_free": {"sock_gen_put", "kfree"}}, Fixed},
+		{"before, in a piece that the compiler split off", functions{"nf_queue_entry_release_refs": {"dev_put", "nf_queue_entry_release_refs.part.0"}, "nf_queue_entry_release_refs.part.0": {"sk_free"}}, Exposed},
+		{"after, in code that is cold", functions{"nf_queue_entry_release_refs": {"sk_free", "nf_queue_entry_release_refs.cold"}, "nf_queue_entry_release_refs.cold": {"sock_gen_put"}}, Fixed},
+		{"after, called through the padding in front", functions{"nf_queue_entry_release_refs": {"__pfx_sock_gen_put"}}, Fixed},
+		{"under another name", functions{"nf_queue_entry_free.constprop.0": {"sk_free", "kfree"}}, Exposed},
 		{"told apart by hand", functions{"nf_queue_entry_release_refs": {"sock_gen_put", "sk_free"}}, Fixed},
 		{"other code", functions{"nf_queue_entry_release_refs": {"kfree"}}, Undecided},
 		{"no netfilter", functions{}, Undecided},
@@ -159,11 +164,21 @@ func TestCheckCode(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte("id: a\ntitle: t\nclass: bug\nfixed: [{commit: c, version: v}]\nstack: [[f]]\n"))
+	f.Add([]byte("id: a\ntitle: t\nclass: bug\nfixed: [{commit: 0123456789ab, version: \"1.0\"}]\nstack: [[f]]\n"))
+	f.Add([]byte(good))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if a, err := Parse(raw); err == nil {
-			a.MatchStack([]string{"f"})
-			a.Advice()
+		a, problems := Lint(raw)
+		lines := bytes.Count(raw, []byte("\n")) + 1
+		for _, p := range problems {
+			if p.Line < 1 || p.Column < 1 || p.Line > lines+1 || p.Message == "" {
+				t.Fatalf("%+v in a file of %d lines", p, lines)
+			}
 		}
+		if len(problems) > 0 {
+			return
+		}
+		a.MatchStack([]string{"f"})
+		a.Advice()
+		a.CheckCode(program{})
 	})
 }

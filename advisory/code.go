@@ -3,10 +3,10 @@ package advisory
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"inquest/kernel"
-	"inquest/kernel/x86"
 )
 
 // State is what a kernel's code says of a bug.
@@ -28,29 +28,52 @@ type Verdict struct {
 	Reason   string // in words
 }
 
-// Code is a kernel whose code can be read.
+// Code is a kernel whose code can be read: a dump's, a running one's or a file's.
 type Code interface {
 	LookupAll(name string) ([]kernel.Symbol, error)
 	SymbolAt(addr kernel.Addr) (kernel.Symbol, uint64, bool)
 	Slice(addr kernel.Addr, n int) ([]byte, error)
 }
 
+// Signature tells exposed code from fixed code.
+type Signature struct {
+	// In are functions to look into: the one that has the bug, and those that the
+	// compiler may have inlined it into.
+	In      []string `yaml:"in"`
+	Modules []string `yaml:"module"` // where they may be, when the kernel itself has none of them
+	Exposed Look     `yaml:"exposed"`
+	Fixed   Look     `yaml:"fixed"`
+}
+
+// Look is what a function looks like: all that is said here holds of it. Without a
+// word it holds of none.
+type Look struct {
+	Any      []string `yaml:"calls"`    // it calls, or jumps to, at least one of these
+	None     []string `yaml:"not"`      // and none of these
+	Compares []int64  `yaml:"compares"` // it compares something with at least one of these numbers
+	Uses     []string `yaml:"uses"`     // it has at least one of these instructions
+	Defines  []string `yaml:"defines"`  // the kernel has at least one of these symbols
+	Lacks    []string `yaml:"lacks"`    // the kernel has none of these symbols
+}
+
+func (l Look) empty() bool {
+	return len(l.Any)+len(l.None)+len(l.Compares)+len(l.Uses)+len(l.Defines)+len(l.Lacks) == 0
+}
+
 // CheckCode looks at the code that has the bug, as it lies in memory. The first
-// signature and the first function that decide it do.
+// signature and the first function that decide it do: it is fixed when it looks fixed,
+// and exposed when it looks exposed, does not look fixed, and was understood to its
+// last instruction. A function that looks like neither decides nothing.
 func (a *Advisory) CheckCode(k Code) Verdict {
 	for _, sig := range a.Code {
 		for _, name := range sig.In {
-			syms, err := k.LookupAll(name)
-			if err != nil {
-				continue
-			}
-			for _, sym := range syms {
-				calls := callees(k, sym)
+			for _, sym := range lookup(k, name) {
+				f := read(k, sym)
 				switch {
-				case sig.Fixed.hold(calls):
-					return Verdict{Fixed, name, fmt.Sprintf("%s calls %s, as the fixed code does", name, strings.Join(sig.Fixed.found(calls), ", "))}
-				case sig.Exposed.hold(calls):
-					return Verdict{Exposed, name, exposedReason(name, sig, calls)}
+				case sig.Fixed.holds(k, f):
+					return Verdict{Fixed, name, name + " " + sig.Fixed.words(f) + ", as the fixed code does"}
+				case f.whole && sig.Exposed.holds(k, f):
+					return Verdict{Exposed, name, exposedReason(name, sig, f)}
 				}
 			}
 		}
@@ -58,51 +81,112 @@ func (a *Advisory) CheckCode(k Code) Verdict {
 	return Verdict{}
 }
 
-func exposedReason(name string, sig Signature, calls []string) string {
-	s := fmt.Sprintf("%s calls %s", name, strings.Join(sig.Exposed.found(calls), ", "))
-	if len(sig.Exposed.None) > 0 {
-		s += " and never " + strings.Join(sig.Exposed.None, " or ")
+// exposedReason says what of the bug is there, and what of the fix is not.
+func exposedReason(name string, sig Signature, f *function) string {
+	s := name
+	if words := sig.Exposed.words(f); words != "" {
+		s += " " + words
+	}
+	var missing []string
+	if never := slices.Concat(sig.Exposed.None, sig.Fixed.Any); len(never) > 0 {
+		slices.Sort(never)
+		missing = append(missing, "never "+strings.Join(slices.Compact(never), " or "))
+	}
+	if len(sig.Fixed.Compares) > 0 {
+		missing = append(missing, "compares nothing with "+numbers(sig.Fixed.Compares))
+	}
+	if len(sig.Fixed.Uses) > 0 {
+		missing = append(missing, "has no "+strings.Join(sig.Fixed.Uses, " or "))
+	}
+	for _, m := range missing {
+		s += " and " + m
 	}
 	return s + " in this kernel's own code"
 }
 
-func (c Calls) hold(calls []string) bool {
-	return len(c.found(calls)) > 0 && !slices.ContainsFunc(c.None, func(n string) bool { return slices.Contains(calls, n) })
+func (l Look) holds(k Code, f *function) bool {
+	has := func(name string) bool { return len(lookup(k, name)) > 0 }
+	switch {
+	case l.empty(),
+		len(l.Any) > 0 && len(common(l.Any, f.calls)) == 0,
+		len(common(l.None, f.calls)) > 0,
+		len(l.Compares) > 0 && len(common(l.Compares, f.compares)) == 0,
+		len(l.Uses) > 0 && len(common(l.Uses, f.uses)) == 0,
+		len(l.Defines) > 0 && !slices.ContainsFunc(l.Defines, has),
+		slices.ContainsFunc(l.Lacks, has):
+		return false
+	}
+	// What is not there can only be said of a function that was read whole.
+	return len(l.None) == 0 || f.whole
 }
 
-func (c Calls) found(calls []string) []string {
-	var found []string
-	for _, n := range c.Any {
-		if slices.Contains(calls, n) {
-			found = append(found, n)
-		}
+// words says what of the look was found in the function.
+func (l Look) words(f *function) string {
+	var all []string
+	if found := common(l.Any, f.calls); len(found) > 0 {
+		all = append(all, "calls "+strings.Join(found, ", "))
 	}
-	return found
+	if found := common(l.Compares, f.compares); len(found) > 0 {
+		all = append(all, "compares something with "+numbers(found))
+	}
+	if found := common(l.Uses, f.uses); len(found) > 0 {
+		all = append(all, "has "+strings.Join(found, ", "))
+	}
+	if len(l.Lacks) > 0 {
+		all = append(all, "has a kernel without "+strings.Join(l.Lacks, " or ")+" about it")
+	}
+	return strings.Join(all, " and ")
 }
 
-// callees returns the functions that sym's code calls or jumps to directly, each
-// once.
-func callees(k Code, sym kernel.Symbol) []string {
-	const maxFunction = 64 << 10
-	code, err := k.Slice(sym.Addr, int(min(sym.Size, maxFunction)))
-	if err != nil {
-		return nil
+func numbers(all []int64) string {
+	var words []string
+	for _, n := range all {
+		words = append(words, strconv.FormatInt(n, 10))
 	}
-	var names []string
-	for off := 0; off < len(code); {
-		insn, err := x86.Decode(code[off:], uint64(sym.Addr)+uint64(off))
-		if err != nil {
-			off++ // resynchronise
-			continue
-		}
-		off += insn.Len
-		target, ok := insn.Target()
-		if !ok || target-uint64(sym.Addr) < uint64(len(code)) {
-			continue
-		}
-		if to, at, ok := k.SymbolAt(kernel.Addr(target)); ok && at == 0 && !slices.Contains(names, to.Name) {
-			names = append(names, to.Name)
+	return strings.Join(words, " or ")
+}
+
+// common returns what is wanted and found, in the order of wanted.
+func common[T comparable](wanted, found []T) []T {
+	var both []T
+	for _, w := range wanted {
+		if slices.Contains(found, w) {
+			both = append(both, w)
 		}
 	}
-	return names
+	return both
+}
+
+// variants are what gcc appends to the name of a function that it has changed so that
+// others cannot call it as it was written.
+var variants = []string{"", ".isra.0", ".constprop.0", ".part.0", ".isra.0.constprop.0"}
+
+// lookup returns the symbols of a function, under whatever name the compiler gave it.
+func lookup(k Code, name string) []kernel.Symbol {
+	var all []kernel.Symbol
+	for _, v := range variants {
+		if syms, err := k.LookupAll(name + v); err == nil {
+			all = append(all, syms...)
+		}
+	}
+	return all
+}
+
+// String describes the look as it is written in a file.
+func (l Look) String() string {
+	var all []string
+	add := func(key string, values []string) {
+		if len(values) > 0 {
+			all = append(all, fmt.Sprintf("%s %s", key, strings.Join(values, ", ")))
+		}
+	}
+	add("calls", l.Any)
+	add("calls not", l.None)
+	if len(l.Compares) > 0 {
+		add("compares with", []string{numbers(l.Compares)})
+	}
+	add("uses", l.Uses)
+	add("kernel defines", l.Defines)
+	add("kernel lacks", l.Lacks)
+	return strings.Join(all, "; ")
 }
