@@ -30,7 +30,7 @@ func reqsk(s *story) error {
 	}
 	steps := []func() error{r.begin, r.choose, r.retransmitted, r.lookAtNeighbour, r.account}
 	switch {
-	case s.Option("guard") == "rule":
+	case s.Option("guard") == "rule" && r.net.hooked(s.Option("hook")) == r.net.server:
 		steps = []func() error{r.begin, r.unqueued, r.account}
 	case s.Name == "nfqueue-reqsk/expired":
 		steps[2] = r.expired
@@ -87,7 +87,11 @@ func newRequests(s *story) (*requests, error) {
 	if r.before, err = readSlab(r.cache); err != nil {
 		return nil, err
 	}
-	if r.sockets, err = readSlab(r.listenerCache()); err != nil {
+	err = within(longEnough, "no listener is left of trying the way", func() (bool, error) {
+		r.sockets, err = readSlab(r.listenerCache())
+		return r.sockets.Objects == 0, err
+	})
+	if err != nil {
 		return nil, err
 	}
 	// At 324 bytes from a tcp_request_sock the kernel believes a struct sock's
@@ -123,9 +127,12 @@ func newRequests(s *story) (*requests, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return r, at.queueing(ruling{
+	if err := at.queueing(ruling{
 		hook: s.Option("hook"), ports: [2]uint16{port, port + 1}, synAcks: true, conntrack: conntrack,
-	})
+	}); err != nil {
+		return nil, err
+	}
+	return r, r.raiseGuard(at)
 }
 
 // listenerCache is the slab cache of the listeners: a request socket has a reference
@@ -409,6 +416,9 @@ func (r *requests) account() error {
 	}
 	r.Fact("leaked", slab.Objects-r.before.Objects)
 	r.Fact("leaked_listeners", sockets.Objects-r.sockets.Objects)
+	if err := r.reportGuard(r.daemon.ns); err != nil {
+		return err
+	}
 	return r.Pause("survived")
 }
 

@@ -67,6 +67,9 @@ func storm(s *story) error {
 	}); err != nil {
 		return err
 	}
+	if err := s.raiseGuard(r.net.server); err != nil {
+		return err
+	}
 	s.Step(fmt.Sprintf("connect and close, accept and close, for %v", duration))
 	ctx, cancel := context.WithTimeout(context.Background(), duration)
 	defer cancel()
@@ -113,6 +116,9 @@ func storm(s *story) error {
 		return err
 	}
 	s.Fact("leaked", slab.Objects-r.before.Objects)
+	if err := s.reportGuard(r.net.server); err != nil {
+		return err
+	}
 	return s.Pause("survived")
 }
 
