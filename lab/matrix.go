@@ -235,6 +235,10 @@ func (m *Matrix) run(ctx context.Context, c *Cell) error {
 // Inquest may know more.
 func (m *Matrix) review(ctx context.Context, c *Cell) error {
 	if e, err := c.experiment.validated(); err == nil && e.Scenario.Truth != nil {
+		var r Result // whose facts the truth may rest on
+		if text, err := os.ReadFile(filepath.Join(m.Dir, c.Dir, resultFile)); err == nil && json.Unmarshal(text, &r) == nil {
+			e.facts.list = r.Facts
+		}
 		c.Truth = e.Scenario.Truth(e)
 	}
 	if m.Again && c.Dump != "" {

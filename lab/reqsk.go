@@ -101,23 +101,27 @@ func reqskTruth(e *Experiment) Truth {
 	outcome := e.Option("outcome")
 	switch {
 	case strings.HasSuffix(e.Scenario.Name, "/storm"): // a matter of chance
-		panics.Outcome, panics.Classes = "", append(panics.Classes, "refcount")
+		if outcome == "leak" {
+			panics = Truth{Classes: []string{"refcount", "type-confusion"}, Why: panics.Why}
+		}
+		panics.Outcome = ""
 		return panics
-	case outcome == "crash", outcome == "warning" && e.Option("bind") == "no":
+	case outcome == "crash", outcome == "warning" && (e.Option("bind") == "no" || e.Fact(countMember) != "skc_bound_dev_if"):
 		return panics
-	case e.Fact(countMember) == "skc_portpair":
+	case e.Fact(countMember) != "skc_bound_dev_if":
 		return Truth{Outcome: Alive, Why: "the neighbour's ports are decremented"}
 	case e.Option("bind") == "yes" && e.Option("path") == "lo":
 		panics.Outcome, panics.Classes = "", append(panics.Classes, "wild-pointer")
 		panics.Why = "where the neighbour's device is decremented, 1 becomes 0: the request socket is freed as a socket"
 		return panics
 	case e.Option("bind") == "yes":
-		return Truth{Outcome: Alive, Why: "the neighbour's device or ports are decremented"}
+		return Truth{Outcome: Alive, Why: "the neighbour's device is decremented"}
 	}
 	// No device is 0: the kernel warns, and lives on.
-	panics.Outcome, panics.Classes = "", []string{"refcount"}
-	panics.Why = "where the neighbour's device is decremented, which is none, the kernel warns"
-	return panics
+	return Truth{
+		Outcome: Warned, Classes: []string{"refcount"},
+		Why: "the neighbour's device is decremented, which is none",
+	}
 }
 
 // reqskExposed says whether the bug's conditions hold: the socket of the hook's state
@@ -144,8 +148,7 @@ func reqskMeanwhile(ctx context.Context, vm *VM, e *Experiment) error {
 		}
 		switch paused.Name {
 		case "armed":
-			e.Progress("attach the debugger")
-			err = arrangeCrash(ctx, vm, e)
+			err = arm(ctx, vm, e)
 		case "survived":
 			err = readLive(ctx, vm, e)
 			if err == nil {
@@ -156,6 +159,29 @@ func reqskMeanwhile(ctx context.Context, vm *VM, e *Experiment) error {
 			return err
 		}
 	}
+}
+
+// arm prepares for what the next verdict does.
+func arm(ctx context.Context, vm *VM, e *Experiment) error {
+	k, release, err := openLive(ctx, vm, e)
+	if err != nil {
+		return err
+	}
+	slot, _ := e.Fact("slot").(float64)
+	err = tellCountMember(k, uint64(slot), e)
+	d := &detective{kernel: k, experiment: e}
+	if err == nil && e.Option("outcome") == "crash" {
+		err = d.lookUp()
+	}
+	release()
+	switch {
+	case err != nil:
+		return err
+	case e.Option("outcome") == "crash":
+		e.Progress("attach the debugger")
+		return d.arrangeCrash(ctx, vm)
+	}
+	return vm.Resume()
 }
 
 // openLive dumps a living machine, and opens its kernel. The machine stands still
@@ -237,8 +263,10 @@ func readLive(ctx context.Context, vm *VM, e *Experiment) error {
 			lost = append(lost, liveObject{object.Addr.String(), state, port})
 		}
 	}
-	if err := tellCountMember(k, cache.Size, e); err != nil {
-		return err
+	if e.Fact(countMember) == nil {
+		if err := tellCountMember(k, cache.Size, e); err != nil {
+			return err
+		}
 	}
 	e.Tell("live_allocated", allocated)
 	e.Tell("live_lost", len(lost))

@@ -35,25 +35,15 @@ const tcpNewSynRecv = 12
 
 // arrangeCrash waits for nf_queue to drop a request socket's last reference, and
 // arranges the bytes behind it as the case had them the moment that sk_free() is called.
+// It ends the guest's pause.
 //
 // In a kernel that does not call it for request sockets nothing is changed.
-func arrangeCrash(ctx context.Context, vm *VM, e *Experiment) error {
-	k, release, err := openLive(ctx, vm, e)
-	if err != nil {
-		return err
-	}
-	d := &detective{kernel: k, experiment: e}
-	err = d.lookUp()
-	release()
-	if err != nil {
-		return err
-	}
+func (d *detective) arrangeCrash(ctx context.Context, vm *VM) error {
 	conn, err := vm.Debugger(ctx)
 	if err != nil {
 		return err
 	}
-	d.client, err = gdb.Attach(ctx, conn)
-	if err != nil {
+	if d.client, err = gdb.Attach(ctx, conn); err != nil {
 		return err
 	}
 	err = d.client.Break(ctx, d.releaseRefs)

@@ -351,12 +351,13 @@ func (r *requests) expired() error {
 // release gives the SYN/ACKs their verdicts, the last of which drops the last
 // reference.
 func (r *requests) release(held []synAck) error {
-	switch r.Option("outcome") {
-	case "crash":
+	outcome := r.Option("outcome")
+	if outcome == "crash" || r.Option("bind") == "yes" { // the others leave who can be asked
 		if err := r.Pause("armed"); err != nil {
 			return err
 		}
-	case "warning":
+	}
+	if outcome == "warning" {
 		if err := setSysctl("kernel.panic_on_warn=1"); err != nil {
 			return err
 		}
