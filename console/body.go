@@ -189,8 +189,8 @@ func lastFrame(s string) (Frame, bool) {
 		}
 		return Frame{}, false
 	}
-	s = strings.TrimPrefix(strings.TrimSpace(s), "0x")
-	if addr, rest, ok := hexPrefix(s); ok && len(s)-len(rest) >= 8 {
+	s, prefixed := strings.CutPrefix(strings.TrimSpace(s), "0x")
+	if addr, rest, ok := hexPrefix(s); ok && (prefixed || len(s)-len(rest) >= 8) {
 		return Frame{Addr: addr}, true
 	}
 	return Frame{}, false

@@ -129,6 +129,10 @@ func (b *body) code(s string) {
 	if b.user || b.r.Code != nil || b.ended || b.section().Role != Main {
 		return
 	}
+	if strings.HasPrefix(s, "Unable to access opcode bytes") || strings.HasPrefix(s, "Bad RIP value") {
+		b.r.NoCode = true
+		return
+	}
 	var code []byte
 	at := -1
 	for _, w := range strings.Fields(s) {

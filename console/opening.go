@@ -233,25 +233,26 @@ func (p *pattern) compiled() *regexp.Regexp {
 
 // opens finds the opening that a line is, and the line without the facility in front.
 func opens(text []byte) (*opening, []byte) {
+	var o *opening
+	found := text
 	for range 3 {
 		if len(text) < 4 {
-			return nil, nil
+			break
 		}
-		if o := match(text); o != nil && o.kind != Trap {
-			return o, text
-		} else if !facilityFirst[text[0]] {
-			return o, text
+		if m := match(text); m != nil {
+			o, found = m, text
+		}
+		// Behind "Oops: " there may be a better name for the trap.
+		if o != nil && o.kind != Trap || !facilityFirst[text[0]] {
+			break
 		}
 		f := facility(text)
-		if o, rest := match(text[len(f):]), text[len(f):]; o != nil {
-			return o, rest
-		}
 		if f == "" {
-			return nil, nil
+			break
 		}
 		text = text[len(f):]
 	}
-	return nil, nil
+	return o, found
 }
 
 func match(text []byte) *opening {

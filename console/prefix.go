@@ -167,14 +167,14 @@ func seconds(in []byte) (time.Duration, bool) {
 
 // clock reports whether brackets hold a date or a time span: dmesg -T, -H, -d.
 func clock(in []byte) bool {
-	switch len(in) {
-	case 24: // Mon Jan  2 15:04:05 2006
-		return in[3] == ' ' && in[13] == ':' && in[16] == ':' && digit(in[23])
-	case 12: // Jan 2  15:04
-		return in[3] == ' ' && in[9] == ':'
+	switch {
+	case len(in) == 24 && in[3] == ' ' && in[13] == ':' && in[16] == ':': // Mon Jan  2 15:04:05 2006
+		return digit(in[23])
+	case len(in) == 11 && in[5] == ' ' && in[8] == ':': // Jan 2 15:04
+		return digit(in[10])
 	}
 	in = bytes.TrimLeft(in, " ")
-	return len(in) > 3 && (in[0] == '+' || in[0] == '<') && digit(in[len(in)-2]) && bytes.IndexByte(in, '.') > 0
+	return len(in) > 3 && (in[0] == '+' || in[0] == '<') && (digit(in[len(in)-1]) || in[len(in)-1] == '>') && bytes.IndexByte(in, '.') > 0
 }
 
 // callerID reads "[ T1234]" or "[    C1]".

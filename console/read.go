@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Bounds on what is kept of a text, whose length nobody knows.
@@ -59,7 +60,7 @@ type parser struct {
 	recent  map[string]*Report // by source: the last report that was opened
 	boots   map[string]int     // by source
 	sources map[string]bool
-	tail    [tailLines]Line
+	tail    [tailLines]remembered
 	tails   int
 	release string // that a crash session names
 	panic   string // its panic
@@ -118,8 +119,8 @@ func (p *parser) text(text []byte) {
 	}
 	if c := trimmed[0]; c == 'L' && bytes.HasPrefix(trimmed, []byte("Linux version ")) {
 		p.boot(trimmed)
-	} else if c == 'R' || c == 'P' && trimmed[1] == 'A' {
-		p.banner(trimmed)
+	} else if (c == 'R' || c == 'P') && p.banner(trimmed) {
+		return
 	} else if c == 'P' && bytes.HasPrefix(trimmed, []byte("PID: ")) && sessionHead(trimmed) {
 		p.beginSession(trimmed)
 		return
@@ -142,33 +143,55 @@ func (p *parser) text(text []byte) {
 }
 
 func (p *parser) makeLine(text []byte) Line {
-	return Line{
-		Number: p.log.Lines, Text: strings.ToValidUTF8(string(text), "\ufffd"), Time: p.m.time, Timed: p.m.timed, Level: int(p.m.level),
-		Caller: string(p.m.caller), Source: string(p.m.source),
+	return makeLine(p.log.Lines, text, &p.m)
+}
+
+func makeLine(number int64, text []byte, m *meta) Line {
+	l := Line{Number: number, Time: m.time, Timed: m.timed, Level: int(m.level), Caller: string(m.caller), Source: string(m.source)}
+	if utf8.Valid(text) {
+		l.Text = string(text)
+	} else {
+		l.Text = strings.ToValidUTF8(string(text), "\ufffd")
 	}
+	return l
+}
+
+// remembered is a line that may be wanted: as a Line, or its bytes, which are copied
+// without allocating.
+type remembered struct {
+	line           Line // valid where text is empty
+	number         int64
+	m              meta
+	text           []byte
+	caller, source []byte
 }
 
 // remember keeps the lines in front of what may come.
 func (p *parser) remember(text []byte) {
 	slot := &p.tail[p.tails%tailLines]
 	p.tails++
-	if slot.Text == string(text) {
-		slot.Number, slot.Time, slot.Timed = p.log.Lines, p.m.time, p.m.timed
-		return
-	}
-	*slot = p.makeLine(text)
+	slot.number, slot.m = p.log.Lines, p.m
+	slot.text = append(slot.text[:0], text...)
+	slot.caller = append(slot.caller[:0], p.m.caller...)
+	slot.source = append(slot.source[:0], p.m.source...)
+	slot.m.caller, slot.m.source = slot.caller, slot.source
 }
 
 func (p *parser) keep(l Line) {
-	p.tail[p.tails%tailLines] = l
+	slot := &p.tail[p.tails%tailLines]
 	p.tails++
+	slot.line, slot.text = l, slot.text[:0]
 }
 
-// lastLines returns what was remembered, oldest first.
+// lastLines returns the last lines that were remembered, oldest first.
 func (p *parser) lastLines(most int) []Line {
 	var out []Line
 	for i := max(0, p.tails-most); i < p.tails; i++ {
-		out = append(out, p.tail[i%tailLines])
+		if s := &p.tail[i%tailLines]; len(s.text) > 0 {
+			out = append(out, makeLine(s.number, s.text, &s.m))
+		} else {
+			out = append(out, s.line)
+		}
 	}
 	return out
 }
@@ -182,6 +205,9 @@ func (p *parser) boot(text []byte) {
 	p.log.Release = string(fields[2])
 	p.log.Boots++
 	source := string(p.m.source)
+	if last := p.recent[source]; last != nil && last.Boot == p.boots[source] && p.log.Lines-last.last < quietLines {
+		last.Fatal = true // what comes next is the next kernel
+	}
 	p.boots[source]++
 	for key, r := range p.open {
 		if r.Opening.Source == source {
@@ -380,6 +406,9 @@ func (r *Report) add(l Line) {
 		return
 	}
 	r.bytes += len(l.Text) + 64
+	if r.Lines == nil {
+		r.Lines = make([]Line, 0, 64)
+	}
 	r.Lines = append(r.Lines, l)
 	if r.last == 0 {
 		r.last = l.Number

@@ -52,6 +52,7 @@ type Report struct {
 	Modules   []Module
 	Sections  []Section
 	Code      []byte // around the program counter
+	NoCode    bool   // the kernel could not read the code there
 	CodeAt    int    // index in Code of the trapped instruction; -1 when not said
 
 	weak    bool  // only with a stack

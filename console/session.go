@@ -39,14 +39,19 @@ func (p *parser) beginSession(t []byte) {
 }
 
 // banner reads the lines of crash's banner that say something of the crash.
-func (p *parser) banner(t []byte) {
+func (p *parser) banner(t []byte) bool {
 	if v, ok := bytes.CutPrefix(t, []byte("RELEASE: ")); ok {
 		p.log.Release = string(bytes.TrimSpace(v[:min(len(v), 128)]))
 		p.release = p.log.Release
-	} else if v, ok := bytes.CutPrefix(t, []byte(`PANIC: "`)); ok && p.release != "" {
+		return true
+	}
+	v, ok := bytes.CutPrefix(t, []byte(`PANIC: "`))
+	if ok && p.release != "" {
 		v, _, _ = bytes.Cut(v, []byte(`"`))
 		p.panic = strings.TrimSpace(string(v))
+		return true
 	}
+	return false
 }
 
 // take reads a line of the stack; false when the line is none.
