@@ -225,7 +225,7 @@ func (c *carveOut) changes(s *snapshot, counted bool, ids *uint32) ([]change, er
 		{Type: unix.NFTA_RULE_EXPRESSIONS | netlink.Nested, Data: nested(list...)},
 		{Type: unix.NFTA_RULE_USERDATA, Data: commentData(c.comment(s))},
 	}
-	if c.xt {
+	if c.xt || slices.ContainsFunc(c.copied, func(e expression) bool { return e.name == "match" }) {
 		// The protocol that iptables' matches are for; the kernel does not tell what it was.
 		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_RULE_COMPAT | netlink.Nested, Data: nested(
 			netlink.Attribute{Type: unix.NFTA_RULE_COMPAT_PROTO, Data: binary.BigEndian.AppendUint32(nil, unix.IPPROTO_TCP)},

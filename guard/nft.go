@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -227,16 +226,19 @@ func commentData(text string) []byte {
 // attributes are netlink attributes in a row.
 type attributes []byte
 
+// get returns the first of a kind.
 func (a attributes) get(kind uint16) ([]byte, bool) {
-	list, err := netlink.UnmarshalAttributes(a)
-	if err != nil {
-		return nil, false
+	for len(a) >= unix.NLA_HDRLEN {
+		size := int(binary.NativeEndian.Uint16(a))
+		if size < unix.NLA_HDRLEN || size > len(a) {
+			return nil, false
+		}
+		if binary.NativeEndian.Uint16(a[2:])&attrType == kind {
+			return a[unix.NLA_HDRLEN:size], true
+		}
+		a = a[min((size+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(a)):]
 	}
-	i := slices.IndexFunc(list, func(x netlink.Attribute) bool { return x.Type&attrType == kind })
-	if i < 0 {
-		return nil, false
-	}
-	return list[i].Data, true
+	return nil, false
 }
 
 // text is a string without the zero that ends it; "" if there is none.

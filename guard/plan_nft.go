@@ -81,7 +81,8 @@ func (s *snapshot) state(r *kernelRule, conditions []expression, hooks []string)
 }
 
 func (s *snapshot) carveOut(r *kernelRule, q queueing, conditions []expression, hooks []string) *carveOut {
-	xt := q.xt || slices.ContainsFunc(conditions, func(e expression) bool { return e.name == "match" })
+	// Family inet is not iptables' (and has no match "tcp" of its).
+	xt := r.family != unix.NFPROTO_INET && (q.xt || slices.ContainsFunc(conditions, func(e expression) bool { return e.name == "match" }))
 	leaving := slices.ContainsFunc(hooks, func(h string) bool { return h == "prerouting" || h == "input" })
 	return &carveOut{before: *r, xt: xt, leaving: leaving, copied: conditions}
 }

@@ -27,7 +27,6 @@ func inNamespace(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatalf("make a network namespace: %v (these tests need root)", err)
 	}
-	run(t, "ip link set lo up")
 }
 
 // run runs a command line, whose words have no blanks, and returns what it prints.

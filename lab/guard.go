@@ -186,6 +186,10 @@ func (k *Kernel) debianHeaders(ctx context.Context, cache, work string, progress
 		return "", "", err
 	}
 	compiler, err = headersCompiler(root, k.Release)
+	var missing *MissingToolError
+	if errors.As(err, &missing) { // another has done so far, where it knows the flags
+		compiler, err = "gcc", nil
+	}
 	return filepath.Join(root, "usr/src/linux-headers-"+k.Release), compiler, err
 }
 
