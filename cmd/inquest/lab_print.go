@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -83,13 +84,13 @@ func (r *labRun) printLine(l *labResult) {
 		said, _, _ = strings.Cut(l.Error, "\n")
 	}
 	if l.Answer != nil {
-		said += fmt.Sprintf(", Inquest: %s (%s)", clean(said1(l.Answer)), l.Judgement)
+		said += fmt.Sprintf(", Inquest: %s (%s)", clean(brief(l.Answer)), l.Judgement)
 	}
 	fmt.Fprintf(r.io.out, "%s  %s\n", l.Dir, said)
 }
 
-// said1 is an answer in a few words.
-func said1(a *lab.Answer) string {
+// brief is an answer in a few words.
+func brief(a *lab.Answer) string {
 	switch {
 	case a.Error != "":
 		return a.Error
@@ -114,7 +115,7 @@ func (r *labRun) printRun(l *labResult) {
 	}
 	line("outcome", "%s, after %.1f s", outcome, l.Seconds)
 	for _, f := range l.Facts {
-		line("fact", "%s: %s", clean(f.Key), clean(fmt.Sprint(f.Value)))
+		line("fact", "%s: %s", clean(f.Key), clean(factText(f.Value)))
 	}
 	for _, w := range l.Warnings {
 		line("warned", "%s", clean(w))
@@ -131,7 +132,7 @@ func (r *labRun) printRun(l *labResult) {
 		if l.Reason != "" {
 			judgement += ": " + clean(l.Reason)
 		}
-		line("Inquest", "says %s: %s", clean(said1(l.Answer)), t.paint(colour, judgement))
+		line("Inquest", "says %s: %s", clean(brief(l.Answer)), t.paint(colour, judgement))
 		for _, text := range l.lines[:min(len(l.lines), explanationLines)] {
 			fmt.Fprintln(r.io.out, strings.TrimRight("  | "+text, " "))
 		}
@@ -140,6 +141,18 @@ func (r *labRun) printRun(l *labResult) {
 		}
 	}
 	line("folder", "%s", filepath.Clean(l.Dir))
+}
+
+// factText is a fact's value: text as it is, the rest as JSON has it.
+func factText(value any) string {
+	if text, ok := value.(string); ok {
+		return text
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Sprint(value)
+	}
+	return string(text)
 }
 
 // setText is " outcome=crash family=ipv6".

@@ -122,11 +122,11 @@ func TestPrintRuns(t *testing.T) {
 	}
 	out.Reset()
 	one := runResults()[1:2]
-	one[0].Facts = []lab.Fact{{Key: "leaked", Value: 3.0}, {Key: "text", Value: "\x1b[2J"}}
+	one[0].Facts = []lab.Fact{{Key: "leaked", Value: 3.0}, {Key: "text", Value: "\x1b[2J"}, {Key: "victim", Value: map[string]any{"port": "80"}}}
 	if err := r.print(one); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"outcome   alive, which was not expected", "fact      leaked: 3\n", "folder    a/002\n"} {
+	for _, want := range []string{"outcome   alive, which was not expected", "fact      leaked: 3\n", `fact      victim: {"port":"80"}`, "folder    a/002\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
