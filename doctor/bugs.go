@@ -23,7 +23,7 @@ func knownBugs(s *Subject) []Finding {
 	if s.Kernel == nil {
 		return []Finding{unread("The kernel", s.kernelErr, "/proc/version")}
 	}
-	all, err := advisory.All()
+	all, err := s.known()
 	if err != nil {
 		return []Finding{unread("The list of known bugs", err)}
 	}

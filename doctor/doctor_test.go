@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"inquest/advisory"
 )
 
 var update = flag.Bool("update", false, "write what comes into testdata")
@@ -36,8 +38,14 @@ func open(t *testing.T, archive *txtar.Archive) *Subject {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	s.Name = "a copy"
+	s.Name, s.known = "a copy", onlyRequestSock
 	return s
+}
+
+// onlyRequestSock is the one advisory that there is to do something about here.
+func onlyRequestSock() ([]*advisory.Advisory, error) {
+	all, err := advisory.Shipped()
+	return []*advisory.Advisory{advisory.Find(all, requestSockBug)}, err
 }
 
 // TestMachines examines recorded machines. What comes is the section "want".
@@ -141,7 +149,7 @@ func TestFile(t *testing.T) {
 	}
 	defer s.Close()
 	r := s.Examine()
-	if !r.Exposed || r.Release != "6.1.192-nfqbug" || r.Findings[0].Sure != Certain {
+	if !r.Exposed || r.Release != "6.1.192-nfqbug" || r.Findings[0].Advisory != requestSockBug || r.Findings[0].Sure != Certain {
 		t.Errorf("got %+v", r)
 	}
 	hit := false

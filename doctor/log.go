@@ -111,7 +111,7 @@ func kernelLog(s *Subject) []Finding {
 
 // notFixed are the known bugs that the kernel may have.
 func (s *Subject) notFixed() ([]*advisory.Advisory, error) {
-	all, err := advisory.All()
+	all, err := s.known()
 	var list []*advisory.Advisory
 	for _, a := range all {
 		if s.Kernel != nil {

@@ -126,10 +126,10 @@ func queueNumbers(text string) ([]int, bool) {
 
 // synAcks says which rules queue SYN/ACKs made here, and what that means on this kernel.
 func (s *Subject) synAcks(set *ruleset) []Finding {
-	exposed := s.has(requestSockBug) && !s.hooked()
+	exposed, sure := s.has(requestSockBug)
 	var found []Finding
 	add := func(state State, title string, p *guard.Point, advice ...string) {
-		f := Finding{State: state, Title: title, Sure: Certain, Looked: []string{set.source}, Advice: advice, Advisory: requestSockBug}
+		f := Finding{State: state, Title: title, Sure: sure, Looked: []string{set.source}, Advice: advice, Advisory: requestSockBug}
 		f.Found = []string{fmt.Sprintf("%s, reached from %s, queues to %s", p.Rule, list(p.Hooks, 5), where(p))}
 		if p.Why != "" {
 			f.Found = append(f.Found, p.Why)
@@ -161,14 +161,18 @@ func (s *Subject) synAcks(set *ruleset) []Finding {
 	return found
 }
 
-// has reports whether the kernel has a bug, as far as that is known.
-func (s *Subject) has(id string) bool {
-	all, err := advisory.All()
+// has reports whether the kernel has a bug that nothing shields it from, and how sure that is.
+func (s *Subject) has(id string) (bool, Sure) {
+	all, err := s.known()
 	if err != nil || s.Kernel == nil {
-		return false
+		return false, Guess
 	}
-	i := slices.IndexFunc(all, func(a *advisory.Advisory) bool { return a.ID == id })
-	return i >= 0 && s.Kernel.Check(all[i]).State == advisory.Exposed
+	a := advisory.Find(all, id)
+	if a == nil {
+		return false, Guess
+	}
+	answer := s.Kernel.Check(a)
+	return answer.State == advisory.Exposed && !(id == requestSockBug && s.hooked()), sureOf(answer.Sure)
 }
 
 // rulesetFiles are what the services that load nftables at boot read.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"inquest/advisory"
 	"inquest/doctor/exposure"
 	"inquest/kernel"
 	"inquest/kernel/image"
@@ -26,7 +27,8 @@ type Subject struct {
 	Kernel *exposure.Kernel // nil if it is not known which kernel it is
 
 	kernelErr error // why Kernel is nil
-	live      bool  // it is this machine, now
+	known     func() ([]*advisory.Advisory, error)
+	live      bool // it is this machine, now
 	root      string
 	log       func() (lines []string, source string, err error) // the kernel's; nil without one
 	rules     func() (*ruleset, error)
@@ -66,7 +68,7 @@ func Machine(root string) (*Subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Subject{Name: root, root: root, free: func(string) (uint64, error) { return 0, errors.ErrUnsupported }}
+	s := &Subject{Name: root, root: root, known: advisory.All, free: func(string) (uint64, error) { return 0, errors.ErrUnsupported }}
 	if s.live = root == "/"; s.live {
 		s.Name, s.Files = "this machine", os.DirFS("/")
 		s.log, s.rules, s.free = runningLog, runningRules, freeSpace
@@ -92,7 +94,7 @@ func File(path string) (*Subject, error) {
 		switch {
 		case imageErr == nil:
 			id := exposure.NewID(img.Release, img.Banner, "")
-			return &Subject{Name: path, Kernel: exposure.Of(img, id, path)}, nil
+			return &Subject{Name: path, known: advisory.All, Kernel: exposure.Of(img, id, path)}, nil
 		case !errors.Is(imageErr, image.ErrNotKernel):
 			return nil, fmt.Errorf("%w: %w", imageErr, vmcore.ErrNotDump)
 		}
@@ -108,7 +110,7 @@ func File(path string) (*Subject, error) {
 		dump.Close()
 		return nil, err
 	}
-	s := &Subject{Name: path, close: func() { dump.Close() }, log: func() ([]string, string, error) { return dumpLog(k) }}
+	s := &Subject{Name: path, known: advisory.All, close: func() { dump.Close() }, log: func() ([]string, string, error) { return dumpLog(k) }}
 	s.Kernel = exposure.Of(k, exposure.NewID(k.Release, dumpBanner(k), ""), path)
 	return s, nil
 }

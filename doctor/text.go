@@ -30,6 +30,7 @@ func (r *Report) Text(w io.Writer, style Style) error {
 	}
 	p.paragraph("", "", subject)
 	check := ""
+	var absent []*Finding // known bugs that the kernel has not
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		if f.Check != check {
@@ -37,11 +38,30 @@ func (r *Report) Text(w io.Writer, style Style) error {
 			p.line("")
 			p.line(check)
 		}
-		p.finding(f)
+		if f.Check != KnownBugs.Name || f.State != Fine || style.Verbose {
+			p.finding(f)
+			continue
+		}
+		// They are many, and come last.
+		if absent = append(absent, f); i+1 == len(r.Findings) || r.Findings[i+1].Check != check {
+			p.finding(together(absent))
+		}
 	}
 	p.line("")
 	p.paragraph("", "", r.Summary())
 	return p.err
+}
+
+// together says in one line which known bugs a kernel has not.
+func together(bugs []*Finding) *Finding {
+	f := &Finding{State: Fine, Sure: Certain}
+	var ids []string
+	for _, b := range bugs {
+		ids = append(ids, b.Advisory)
+		f.Sure = min(f.Sure, b.Sure)
+	}
+	f.Title = "This kernel is not affected by " + list(ids, len(ids))
+	return f
 }
 
 // Summary is the outcome in a sentence.

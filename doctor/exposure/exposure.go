@@ -102,7 +102,7 @@ func (k *Kernel) Check(a *advisory.Advisory) Answer {
 
 func (k *Kernel) check(a *advisory.Advisory) Answer {
 	for _, s := range k.sources {
-		code, err := s.get(nil)
+		code, err := s.get(a.Modules())
 		if err != nil {
 			continue
 		}
@@ -153,17 +153,16 @@ func Running(id string) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	for _, a := range all {
-		if a.ID == id {
-			k, err := Open("/")
-			if err != nil {
-				return Answer{}, err
-			}
-			defer k.Close()
-			return k.Check(a), nil
-		}
+	a := advisory.Find(all, id)
+	if a == nil {
+		return Answer{}, fmt.Errorf("there is no advisory %s", id)
 	}
-	return Answer{}, fmt.Errorf("there is no advisory %s", id)
+	k, err := Open("/")
+	if err != nil {
+		return Answer{}, err
+	}
+	defer k.Close()
+	return k.Check(a), nil
 }
 
 // CodeOf is the code of a kernel, in which functions that a livepatch replaced are

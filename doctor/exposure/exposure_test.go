@@ -1,6 +1,7 @@
 package exposure
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,8 +35,10 @@ func vmlinuz(callee string) []byte {
 	m.Symbol("sk_free", 'T', m.Text()+0x100)
 	m.Symbol("sock_gen_put", 'T', m.Text()+0x200)
 	m.Symbol("nf_queue_entry_free", 'T', m.Text()+0x300)
+	m.Symbol("what_follows", 't', m.Text()+0x320)
 	m.PutString(banner)
 	m.Symbols()
+	m.Write(m.Text()+0x300, bytes.Repeat([]byte{0x90}, 0x20))
 	if to := map[string]uint64{"sk_free": 0x100, "sock_gen_put": 0x200}[callee]; to != 0 {
 		m.Call(m.Text()+0x310, m.Text()+to)
 	}
@@ -89,7 +92,9 @@ func TestCheck(t *testing.T) {
 			advisory.Fixed, Version, "", "6.1.7 has the fix"},
 		{"version only", files{"proc/version": "Linux version 5.10.103 (x)"},
 			advisory.Exposed, Version, "", "5.10.103 lacks the fix, which came to its series with 5.10.104"},
-		{"nothing", files{"proc/sys/kernel/osrelease": "4.18.0-477.10.1.el8_8.x86_64\n", "boot/vmlinuz-4.18.0-477.10.1.el8_8.x86_64": "?"},
+		{"vendor's version", files{"proc/sys/kernel/osrelease": "4.18.0-305.3.1.el8.x86_64\n"},
+			advisory.Exposed, Version, "", "older than 4.18.0-373.el8"},
+		{"nothing", files{"proc/sys/kernel/osrelease": "5.14.0-70.el9.x86_64\n", "boot/vmlinuz-5.14.0-70.el9.x86_64": "?"},
 			advisory.Undecided, Nothing, "", "its code cannot be read"},
 	}
 	for _, tt := range tests {
@@ -203,10 +208,45 @@ func TestGuess(t *testing.T) {
 	}
 }
 
+func TestVendorGuess(t *testing.T) {
+	a := &advisory.Advisory{
+		Introduced: advisory.Commit{Version: "4.4"}, Fixed: []advisory.Commit{{Version: "5.17"}},
+		Vendors: []advisory.Vendor{
+			{Series: "debian/11", Fixed: "5.10.106-1"}, {Series: "ubuntu/22.04", Fixed: "5.15.0-25.25"},
+			{Series: "4.18.0-*.el8", Fixed: "4.18.0-373.el8"}, {Series: "[", Fixed: "1"},
+		},
+	}
+	const ubuntu = "Linux version 5.15.0 (x) #1-Ubuntu SMP"
+	tests := []struct {
+		release, banner string
+		want            advisory.State
+	}{
+		{"5.10.0-12-amd64", "Linux version 5.10.0-12-amd64 (x) #1 SMP Debian 5.10.103-1 (2022-03-07)", advisory.Exposed},
+		{"5.10.0-13-amd64", "Linux version 5.10.0-13-amd64 (x) #1 SMP Debian 5.10.106-1 (2022-03-17)", advisory.Fixed},
+		{"4.18.0-305.3.1.el8.x86_64", "", advisory.Exposed},
+		{"4.18.0-373.el8.x86_64", "", advisory.Fixed},
+		{"4.18.0-477.10.1.el8_8.x86_64", "", advisory.Fixed},
+		{"4.18.0-40.el8.x86_64", "", advisory.Exposed},
+		{"5.14.0-70.el9.x86_64", "", advisory.Undecided},
+		{"5.15.0-25-generic", ubuntu, advisory.Undecided}, // its base is not known
+	}
+	for _, tt := range tests {
+		if got := NewID(tt.release, tt.banner, "").guess(a); got.State != tt.want {
+			t.Errorf("%s: %v, %q; want %v", tt.release, got.State, got.Reason, tt.want)
+		}
+	}
+	for release, want := range map[string]advisory.State{"5.15.0-25-generic": advisory.Fixed, "5.15.0-24-generic": advisory.Exposed} {
+		if got := NewID(release, ubuntu, "Ubuntu 5.15.0-1.1-generic 5.15.30").guess(a); got.State != want {
+			t.Errorf("%s of Ubuntu: %v, %q; want %v", release, got.State, got.Reason, want)
+		}
+	}
+}
+
 func FuzzID(f *testing.F) {
 	f.Add("5.10.0-43-cloud-amd64", banner, "Ubuntu 5.15.0-25.25-generic 5.15.30")
 	f.Add("4.18.0-305.3.1.el8.x86_64", "", "")
-	a := &advisory.Advisory{Introduced: advisory.Commit{Version: "4.4"}, Fixed: []advisory.Commit{{Version: "5.17"}}, Stable: []string{"5.10.104"}}
+	a := &advisory.Advisory{Introduced: advisory.Commit{Version: "4.4"}, Fixed: []advisory.Commit{{Version: "5.17"}}, Stable: []string{"5.10.104"},
+		Vendors: []advisory.Vendor{{Series: "debian/11", Fixed: "5.10.106-1"}, {Series: "4.18.0-*.el8", Fixed: "4.18.0-373.el8"}}}
 	f.Fuzz(func(t *testing.T, release, banner, signature string) {
 		id := NewID(release, banner, signature)
 		if v := id.guess(a); (v.State == advisory.Undecided) != (v.Reason == "") {

@@ -19,6 +19,7 @@ type ID struct {
 	Banner  string // /proc/version; "" if not known
 	Base    string // the upstream version that it is made of, "" if it is not said
 	Vendor  Vendor // who changed it
+	Package string // Debian's version of it, "5.10.251-5"; "" elsewhere
 }
 
 // Vendor is a distribution, as far as a version tells.
@@ -38,6 +39,7 @@ const (
 var (
 	releaseVersion = regexp.MustCompile(`^([0-9]{1,5}\.[0-9]{1,5}(?:\.[0-9]{1,5})?)`)
 	redHat         = regexp.MustCompile(`\.el[0-9]+`)
+	debianPackage  = regexp.MustCompile(`Debian ([0-9]\S{0,63})`)
 	debianVersion  = regexp.MustCompile(`Debian ([0-9]{1,5}\.[0-9]{1,5}(?:\.[0-9]{1,5})?)[-~+]`)
 	ubuntuVersion  = regexp.MustCompile(`^Ubuntu \S+ ([0-9]{1,5}\.[0-9]{1,5}(?:\.[0-9]{1,5})?)`)
 	suseRelease    = regexp.MustCompile(`-[0-9]+(\.[0-9]+)*-(default|azure|rt|preempt|vanilla|kvmsmall|longterm)$`)
@@ -77,7 +79,7 @@ func NewID(release, banner, signature string) ID {
 	case amazonRelease.MatchString(release):
 		id.Vendor = Amazon
 	case first(debianVersion, banner) != "":
-		id.Vendor, id.Base = Debian, first(debianVersion, banner)
+		id.Vendor, id.Base, id.Package = Debian, first(debianVersion, banner), first(debianPackage, banner)
 	case signature != "" || strings.Contains(banner, "-Ubuntu "):
 		id.Vendor, id.Base = Ubuntu, first(ubuntuVersion, signature)
 	case suseRelease.MatchString(release):
@@ -108,6 +110,9 @@ func (id ID) guess(a *advisory.Advisory) advisory.Verdict {
 	}
 	if fixed, ok := parseVersion(a.Fixed[0].Version); ok && slices.Compare(base, fixed) >= 0 {
 		return verdict(advisory.Fixed, "%s has the fix, which came with %s", id.Base, a.Fixed[0].Version)
+	}
+	if v, ok := id.vendorGuess(a); ok {
+		return v
 	}
 	if id.Vendor == RHEL || id.Vendor == SUSE || id.Vendor == Amazon {
 		return advisory.Verdict{} // they fix what they like
