@@ -40,6 +40,11 @@ func TestConfuse(t *testing.T) {
 			"use of a victim in crash_uaf, which had freed it before", "crasher_victim", "victim",
 			[]string{"crash_uaf called kmem_cache_free", "victim.target", "the only object of slab cache crasher_victim that holds 0x4141414141414141"},
 		},
+		{
+			"called-back", explain.TypeConfusion, explain.Likely,
+			"a tcp_request_sock was taken for a sock in __sk_destruct", "request_sock_TCP", "tcp_request_sock",
+			[]string{"minus 0x2c8, where struct sock has its struct callback_head", "sk_error_report"},
+		},
 	} {
 		t.Run(test.dump, func(t *testing.T) {
 			d, err := vmcore.Open("testdata/" + test.dump + ".kdump")

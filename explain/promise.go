@@ -19,6 +19,7 @@ type promise struct {
 	typ      *btf.Struct
 	module   string // that has the struct; "" for the kernel
 	sure     bool   // the value is what was passed; else it was read again where it had come from
+	called   bool   // with it, the giver called an address that is none: nobody came in between
 	passings []passing
 }
 
@@ -70,6 +71,9 @@ func (c *Case) collectPromises() []promise {
 		// A struct is of the module that declares a function by it, or of the kernel.
 		p := &all[i]
 		p.module = c.structFor(p.typ, c.Crash.Trace.Frames[p.passings[0].frame].Symbol.Module).module
+	}
+	if p, ok := c.calledBack(); ok {
+		all = append([]promise{p}, all...)
 	}
 	return all
 }
@@ -144,7 +148,7 @@ func (p *promise) outermost() passing { return p.passings[len(p.passings)-1] }
 // have led to functions that left the stack since, by tail calls.
 func (c *Case) giver(p *promise) string {
 	name := c.giverFunction(p)
-	if i := p.outermost().frame + 1; i < len(c.Crash.Trace.Frames) && !c.callsDirectly(c.Crash.Trace.Frames[i].PC) {
+	if i := p.outermost().frame + 1; !p.called && i < len(c.Crash.Trace.Frames) && !c.callsDirectly(c.Crash.Trace.Frames[i].PC) {
 		name += " or what it called"
 	}
 	return name
