@@ -215,15 +215,8 @@ func openLive(ctx context.Context, vm *VM, e *Experiment) (k *kernel.Kernel, rel
 	return k, release, nil
 }
 
-// liveObject is a request socket of the living guest that cannot be: it is allocated,
-// but has no references.
-type liveObject struct {
-	Address string `json:"address"`
-	State   uint64 `json:"skc_state"`
-	Port    uint64 `json:"skc_num"`
-}
-
-// readLive looks for request sockets that were lost, without asking the guest.
+// readLive looks for request sockets that were lost, without asking the guest: they
+// are allocated, and have no references, which nothing that is in use can be.
 func readLive(ctx context.Context, vm *VM, e *Experiment) error {
 	e.Progress("read the living guest")
 	k, release, err := openLive(ctx, vm, e)
@@ -240,7 +233,7 @@ func readLive(ctx context.Context, vm *VM, e *Experiment) error {
 	if err != nil {
 		return err
 	}
-	allocated, lost := 0, []liveObject{}
+	allocated, lost := 0, []string{}
 	for object, err := range h.Objects(cache) {
 		if err != nil {
 			return fmt.Errorf("read the objects of %s: %w", name, err)
@@ -260,7 +253,7 @@ func readLive(ctx context.Context, vm *VM, e *Experiment) error {
 			return err
 		}
 		if references == 0 {
-			lost = append(lost, liveObject{object.Addr.String(), state, port})
+			lost = append(lost, fmt.Sprintf("%v: skc_state %d, skc_num %d", object.Addr, state, port))
 		}
 	}
 	if e.Fact(countMember) == nil {
