@@ -8,8 +8,8 @@ type trigger struct {
 	// can: "FORTIFY_SOURCE !UBSAN_TRAP" is about the kernel's configuration (a|b: either),
 	// "slub_debug" about what the experiment sets, "<7.0" and ">=7.0" about the release.
 	when    string
-	outcome Outcome
-	classes string // any is right, the first says most; "" when there is nothing to be found
+	outcome Outcome // "" where it may be one or another
+	classes string  // any is right, the first says most; "" when there is nothing to be found
 	// culprits are functions, any of which is to blame. direct_entry calls them all: where
 	// a function ends in the call that goes wrong it is not on the stack any more.
 	culprits string
@@ -125,8 +125,8 @@ var triggers = []trigger{
 	{"REFCOUNT_ADD_NOT_ZERO_SATURATED", "", Panicked, "refcount", "lkdtm_REFCOUNT_ADD_NOT_ZERO_SATURATED", "", "adds to what is saturated"},
 	{"REFCOUNT_DEC_AND_TEST_SATURATED", "", Panicked, "refcount", "lkdtm_REFCOUNT_DEC_AND_TEST_SATURATED", "", "decrements what is saturated"},
 	{"REFCOUNT_SUB_AND_TEST_SATURATED", "", Panicked, "refcount", "lkdtm_REFCOUNT_SUB_AND_TEST_SATURATED", "", "subtracts from what is saturated"},
-	{"ATOMIC_TIMING", "", Alive, "", "", "", "counts to INT_MAX and back"},
-	{"REFCOUNT_TIMING", "", Alive, "", "", "", "counts to INT_MAX and back"},
+	{"ATOMIC_TIMING", "", "", "", "", "", "counts to INT_MAX and back, as long as that takes: the machine is well"},
+	{"REFCOUNT_TIMING", "", "", "", "", "", "counts to INT_MAX and back, as long as that takes: the machine is well"},
 
 	// usercopy.c: what is refused is refused by usercopy_abort(), a BUG()
 	{"USERCOPY_SLAB_SIZE_TO", "HARDENED_USERCOPY", Panicked, "out-of-bounds", "do_usercopy_slab_size lkdtm_USERCOPY_SLAB_SIZE_TO", "kmalloc-1k", "copies 1024 bytes from the 16th byte of an object of 1024"},

@@ -203,6 +203,9 @@ func (m *Matrix) Run(ctx context.Context) (*Table, error) {
 // run runs a cell, and keeps what came of it unless that is an error.
 func (m *Matrix) run(ctx context.Context, c *Cell) error {
 	r, err := Run(ctx, c.experiment)
+	if errors.Is(err, errNotBooted) { // on a busy machine, that happens
+		r, err = Run(ctx, c.experiment)
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
