@@ -90,11 +90,10 @@ func Machine(root string) (*Subject, error) {
 func File(path string) (*Subject, error) {
 	dump, err := vmcore.Open(path)
 	if errors.Is(err, vmcore.ErrNotDump) {
-		img, imageErr := image.Open(path)
+		k, imageErr := exposure.OpenFile(path)
 		switch {
 		case imageErr == nil:
-			id := exposure.NewID(img.Release, img.Banner, "")
-			return &Subject{Name: path, known: advisory.All, Kernel: exposure.Of(img, id, path)}, nil
+			return &Subject{Name: path, known: advisory.All, Kernel: k}, nil
 		case !errors.Is(imageErr, image.ErrNotKernel):
 			return nil, fmt.Errorf("%w: %w", imageErr, vmcore.ErrNotDump)
 		}

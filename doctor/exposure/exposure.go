@@ -52,37 +52,36 @@ type Kernel struct {
 // source is one way to the kernel's code.
 type source struct {
 	sure Sure
-	open func(modules []string) (code advisory.Code, name string, err error)
+	open func() (code advisory.Code, name string, err error)
+	add  func(module string) // adds a module's code; nil where there is all that there can be
 
+	tried   bool
 	name    string // of the file
 	code    advisory.Code
 	err     error
-	tried   bool
-	modules map[string]bool // that open was asked for
+	modules map[string]bool // that were added
 }
 
-// get opens the source, with the modules.
+// get opens the source, once, with the modules.
 func (s *source) get(modules []string) (advisory.Code, error) {
-	fresh := !s.tried
-	for _, m := range modules {
-		fresh = fresh || !s.modules[m]
+	if !s.tried {
+		s.tried, s.modules = true, make(map[string]bool)
+		s.code, s.name, s.err = s.open()
 	}
-	if fresh && (!s.tried || s.err == nil) {
-		if s.modules == nil {
-			s.modules = make(map[string]bool)
-		}
+	if s.err == nil && s.add != nil {
 		for _, m := range modules {
-			s.modules[m] = true
+			if !s.modules[m] {
+				s.modules[m] = true
+				s.add(m)
+			}
 		}
-		s.code, s.name, s.err = s.open(modules)
-		s.tried = true
 	}
 	return s.code, s.err
 }
 
-// Of asks a kernel that is open already: of a dump, or a file. name is the file's.
+// Of asks a kernel that is open already, a dump's. name is the file's.
 func Of(code advisory.Code, id ID, name string) *Kernel {
-	open := func([]string) (advisory.Code, string, error) { return code, name, nil }
+	open := func() (advisory.Code, string, error) { return code, name, nil }
 	return &Kernel{ID: id, sources: []*source{{sure: Code, open: open}}}
 }
 

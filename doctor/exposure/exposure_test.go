@@ -113,6 +113,46 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// What is in no file of the kernel itself may be in a module.
+func TestModules(t *testing.T) {
+	a := &advisory.Advisory{
+		ID: "in-a-module", Fixed: []advisory.Commit{{Version: "9.9"}},
+		Code: []advisory.Signature{{In: []string{"victim"}, Modules: []string{"my_module"}, Exposed: advisory.Look{Any: []string{"sk_free"}}, Fixed: advisory.Look{Any: []string{"sock_gen_put"}}}},
+	}
+	for callee, want := range map[string]advisory.State{"sk_free": advisory.Exposed, "sock_gen_put": advisory.Fixed} {
+		for _, list := range []string{"modules.dep", "modules.order"} {
+			root := tree(t, map[string]string{
+				"proc/version":                                      banner,
+				"boot/vmlinuz-6.1.0-test":                           string(vmlinuz("")),
+				"lib/modules/6.1.0-test/" + list:                    "kernel/net/other.ko:\nkernel/net/my-module.ko\n",
+				"lib/modules/6.1.0-test/kernel/net/my-module.ko.gz": string(kerneltest.Gzip(kerneltest.Module("victim", callee))),
+			})
+			if list == "modules.dep" {
+				err := os.Rename(filepath.Join(root, "lib/modules/6.1.0-test/kernel/net/my-module.ko.gz"), filepath.Join(root, "lib/modules/6.1.0-test/kernel/net/my-module.ko"))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			machine, err := Open(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file, err := OpenFile(filepath.Join(root, "boot/vmlinuz-6.1.0-test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, k := range map[string]*Kernel{"machine": machine, "file": file} {
+				if got := k.Check(a); got.State != want || got.Function != "victim" {
+					t.Errorf("%s, %s, %s: %+v", name, list, callee, got)
+				}
+			}
+		}
+	}
+	if _, err := OpenFile("exposure_test.go"); err == nil {
+		t.Error("a Go file is a kernel")
+	}
+}
+
 func TestOpenNothing(t *testing.T) {
 	if _, err := Open(t.TempDir()); err == nil || !strings.Contains(err.Error(), "which kernel runs") {
 		t.Errorf("a root without /proc: %v", err)

@@ -37,7 +37,7 @@ func Open(root string) (*Kernel, error) {
 	h.id = id
 	return &Kernel{ID: id, sources: []*source{
 		{sure: Code, open: h.memory},
-		{sure: File, open: h.booted},
+		{sure: File, open: h.booted, add: h.addModule},
 	}}, nil
 }
 
@@ -46,13 +46,11 @@ type host struct {
 	root  string
 	files fs.FS
 	id    ID
-
-	image     *image.Image // once booted has found it
-	imageFile string
+	image *image.Image // once it is open
 }
 
 // memory opens the code of the running kernel.
-func (h *host) memory([]string) (advisory.Code, string, error) {
+func (h *host) memory() (advisory.Code, string, error) {
 	const name = "/proc/kcore"
 	dump, err := vmcore.Open(filepath.Join(h.root, name))
 	if err != nil {
@@ -107,21 +105,13 @@ var kernelFiles = []string{
 	"usr/lib/debug/boot/vmlinux-%s", "usr/lib/debug/lib/modules/%s/vmlinux",
 }
 
-// booted opens the file that was booted, and the modules that may have what is looked for.
-func (h *host) booted(modules []string) (advisory.Code, string, error) {
+// booted opens the file that was booted.
+func (h *host) booted() (code advisory.Code, name string, err error) {
 	if len(livepatched(h.files)) > 0 {
 		return nil, "", errors.New("the running kernel is patched live: its file does not tell")
 	}
-	if h.image == nil {
-		var err error
-		if h.image, h.imageFile, err = h.findImage(); err != nil {
-			return nil, "", err
-		}
-	}
-	for _, m := range modules {
-		h.addModule(m)
-	}
-	return h.image, h.imageFile, nil
+	h.image, name, err = h.findImage()
+	return h.image, name, err
 }
 
 func (h *host) findImage() (*image.Image, string, error) {
@@ -166,22 +156,32 @@ func sameBuild(a, b string) bool {
 	return a == "" || b == "" || plain(a) == plain(b)
 }
 
-// addModule adds a module to the image, if there is one of that name. In the list of
-// modules' files, dashes and underscores are the same.
+// OpenFile opens a kernel's file, vmlinuz or vmlinux. Modules are looked for where they lie
+// beside /boot, or around the file. The error is package image's.
+func OpenFile(name string) (*Kernel, error) {
+	img, err := image.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	h := &host{id: NewID(img.Release, img.Banner, ""), image: img}
+	s := &source{sure: Code, open: func() (advisory.Code, string, error) { return img, name, nil }}
+	if abs, err := filepath.Abs(name); err == nil {
+		for _, place := range []string{"/boot/", "/usr/lib/modules/", "/lib/modules/", "/usr/lib/debug/"} {
+			if root, _, ok := strings.Cut(abs, place); ok {
+				h.files, s.add = os.DirFS(root+"/"), h.addModule
+				break
+			}
+		}
+	}
+	return &Kernel{ID: h.id, sources: []*source{s}}, nil
+}
+
+// addModule adds a module to the image, if there is one of that name.
 func (h *host) addModule(name string) {
 	for _, dir := range []string{"lib/modules/", "usr/lib/modules/"} {
 		dir += h.id.Release
-		text, err := fs.ReadFile(h.files, dir+"/modules.dep")
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			file, _, ok := strings.Cut(line, ":")
-			base, _, isModule := strings.Cut(path.Base(file), ".ko")
-			if !ok || !isModule || strings.ReplaceAll(base, "-", "_") != strings.ReplaceAll(name, "-", "_") {
-				continue
-			}
-			f, err := h.files.Open(path.Join(dir, file))
+		for _, file := range h.moduleFiles(dir, name) {
+			f, err := h.files.Open(file)
 			if err != nil {
 				continue
 			}
@@ -192,4 +192,31 @@ func (h *host) addModule(name string) {
 			}
 		}
 	}
+}
+
+// moduleFiles are where a module's file may be by modules.dep, which depmod(8) writes when
+// a kernel is installed, and modules.order, which is there before and knows of no
+// compression. In files' names, dashes and underscores are the same.
+func (h *host) moduleFiles(dir, name string) []string {
+	plain := func(s string) string { return strings.ReplaceAll(s, "-", "_") }
+	var files []string
+	for _, list := range []string{"/modules.dep", "/modules.order"} {
+		text, err := fs.ReadFile(h.files, dir+list)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			file, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+			base, compressed, ok := strings.Cut(path.Base(file), ".ko")
+			if !ok || plain(base) != plain(name) {
+				continue
+			}
+			file = path.Join(dir, file)
+			files = append(files, file)
+			if compressed == "" {
+				files = append(files, file+".xz", file+".zst", file+".gz")
+			}
+		}
+	}
+	return files
 }

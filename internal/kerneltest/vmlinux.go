@@ -2,6 +2,7 @@ package kerneltest
 
 import (
 	"bytes"
+	"debug/elf"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -67,4 +68,87 @@ func Gzip(data []byte) []byte {
 	w.Write(data)
 	w.Close()
 	return b.Bytes()
+}
+
+// Relocation is one of a module's code.
+type Relocation struct {
+	Offset uint64
+	Kind   elf.R_X86_64
+	Symbol string // the module's own, or another's
+	Addend int64
+}
+
+// Function is one of a module's, at an offset in its code.
+type Function struct {
+	Name         string
+	Offset, Size uint64
+}
+
+// ModuleFile returns a module file with code, its functions, and relocations.
+func ModuleFile(code []byte, functions []Function, relocations []Relocation) []byte {
+	names := []byte{0}
+	symtab := make([]byte, 24)
+	number := map[string]uint64{}
+	symbol := func(name string, info byte, section uint16, value, size uint64) {
+		number[name] = uint64(len(symtab) / 24)
+		symtab = le.AppendUint32(symtab, uint32(len(names)))
+		symtab = append(symtab, info, 0)
+		symtab = le.AppendUint16(symtab, section)
+		symtab = le.AppendUint64(le.AppendUint64(symtab, value), size)
+		names = append(append(names, name...), 0)
+	}
+	for _, f := range functions {
+		symbol(f.Name, byte(elf.STT_FUNC), 1, f.Offset, f.Size)
+	}
+	var rela []byte
+	for _, r := range relocations {
+		if _, ok := number[r.Symbol]; !ok {
+			symbol(r.Symbol, 0x10, 0, 0, 0)
+		}
+		rela = le.AppendUint64(rela, r.Offset)
+		rela = le.AppendUint64(rela, number[r.Symbol]<<32|uint64(r.Kind))
+		rela = le.AppendUint64(rela, uint64(r.Addend))
+	}
+	sections := []struct {
+		typ        elf.SectionType
+		flags      elf.SectionFlag
+		link, info uint32
+		data       []byte
+		entry      uint64
+	}{
+		{},
+		{elf.SHT_PROGBITS, elf.SHF_ALLOC | elf.SHF_EXECINSTR, 0, 0, code, 0},
+		{elf.SHT_RELA, 0, 3, 1, rela, 24},
+		{elf.SHT_SYMTAB, 0, 4, 1, symtab, 24},
+		{elf.SHT_STRTAB, 0, 0, 0, names, 0},
+	}
+	const ehdr, shdr = 64, 64
+	f := make([]byte, ehdr)
+	var headers []byte
+	for _, s := range sections {
+		headers = le.AppendUint32(le.AppendUint32(headers, 0), uint32(s.typ))
+		for _, v := range []uint64{uint64(s.flags), 0, uint64(len(f)), uint64(len(s.data))} {
+			headers = le.AppendUint64(headers, v)
+		}
+		headers = le.AppendUint32(le.AppendUint32(headers, s.link), s.info)
+		headers = le.AppendUint64(le.AppendUint64(headers, 1), s.entry)
+		f = append(f, s.data...)
+	}
+	copy(f, "\x7fELF\x02\x01\x01")
+	le.PutUint16(f[16:], uint16(elf.ET_REL))
+	le.PutUint16(f[18:], uint16(elf.EM_X86_64))
+	le.PutUint32(f[20:], 1)
+	le.PutUint64(f[40:], uint64(len(f)))
+	le.PutUint16(f[52:], ehdr)
+	le.PutUint16(f[58:], shdr)
+	le.PutUint16(f[60:], uint16(len(sections)))
+	le.PutUint16(f[62:], 4)
+	return append(f, headers...)
+}
+
+// Module returns a module file with one function, which calls another.
+func Module(name, callee string) []byte {
+	code := bytes.Repeat([]byte{0x90}, 32)
+	code[8] = 0xe8
+	return ModuleFile(code, []Function{{name, 0, 32}}, []Relocation{{9, elf.R_X86_64_PLT32, callee, -4}})
 }

@@ -92,75 +92,10 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// relocation is an entry of .rela.text.
-type relocation struct {
-	off    uint64
-	kind   elf.R_X86_64
-	symbol string
-	addend int64
-}
-
 // moduleOf is a module file with the functions first, at 0, and second, at 32, and
 // these relocations of its code.
-func moduleOf(code []byte, relocations []relocation) []byte {
-	le := binary.LittleEndian
-	names := []byte{0}
-	symtab := make([]byte, 24)
-	number := map[string]uint64{}
-	symbol := func(name string, info byte, section uint16, value, size uint64) {
-		number[name] = uint64(len(symtab) / 24)
-		symtab = le.AppendUint32(symtab, uint32(len(names)))
-		symtab = append(symtab, info, 0)
-		symtab = le.AppendUint16(symtab, section)
-		symtab = le.AppendUint64(le.AppendUint64(symtab, value), size)
-		names = append(append(names, name...), 0)
-	}
-	const function = byte(elf.STT_FUNC)
-	symbol("first", function, 1, 0, 32)
-	symbol("second", function, 1, 32, uint64(len(code)-32))
-	var rela []byte
-	for _, r := range relocations {
-		if _, ok := number[r.symbol]; !ok {
-			symbol(r.symbol, 0x10, 0, 0, 0)
-		}
-		rela = le.AppendUint64(rela, r.off)
-		rela = le.AppendUint64(rela, number[r.symbol]<<32|uint64(r.kind))
-		rela = le.AppendUint64(rela, uint64(r.addend))
-	}
-	sections := []struct {
-		typ        elf.SectionType
-		flags      elf.SectionFlag
-		link, info uint32
-		data       []byte
-		entry      uint64
-	}{
-		{},
-		{elf.SHT_PROGBITS, elf.SHF_ALLOC | elf.SHF_EXECINSTR, 0, 0, code, 0},
-		{elf.SHT_RELA, 0, 3, 1, rela, 24},
-		{elf.SHT_SYMTAB, 0, 4, 1, symtab, 24},
-		{elf.SHT_STRTAB, 0, 0, 0, names, 0},
-	}
-	f := make([]byte, ehdrSize)
-	var headers []byte
-	for _, s := range sections {
-		headers = le.AppendUint32(le.AppendUint32(headers, 0), uint32(s.typ))
-		for _, v := range []uint64{uint64(s.flags), 0, uint64(len(f)), uint64(len(s.data))} {
-			headers = le.AppendUint64(headers, v)
-		}
-		headers = le.AppendUint32(le.AppendUint32(headers, s.link), s.info)
-		headers = le.AppendUint64(le.AppendUint64(headers, 1), s.entry)
-		f = append(f, s.data...)
-	}
-	copy(f, "\x7fELF\x02\x01\x01")
-	le.PutUint16(f[16:], uint16(elf.ET_REL))
-	le.PutUint16(f[18:], uint16(elf.EM_X86_64))
-	le.PutUint32(f[20:], 1)
-	le.PutUint64(f[40:], uint64(len(f)))
-	le.PutUint16(f[52:], ehdrSize)
-	le.PutUint16(f[58:], 64)
-	le.PutUint16(f[60:], uint16(len(sections)))
-	le.PutUint16(f[62:], 4)
-	return append(f, headers...)
+func moduleOf(code []byte, relocations []kerneltest.Relocation) []byte {
+	return kerneltest.ModuleFile(code, []kerneltest.Function{{Name: "first", Size: 32}, {Name: "second", Offset: 32, Size: uint64(len(code) - 32)}}, relocations)
 }
 
 func TestAddModule(t *testing.T) {
@@ -172,11 +107,11 @@ func TestAddModule(t *testing.T) {
 	for _, at := range []int{0, 8, 32} {
 		code[at] = 0xe8
 	}
-	file := moduleOf(code, []relocation{
-		{1, elf.R_X86_64_PLT32, "sk_free", -4},
-		{9, elf.R_X86_64_PC32, "elsewhere", -4},
-		{33, elf.R_X86_64_PLT32, "first", -4},
-		{200, elf.R_X86_64_PLT32, "first", -4}, // behind the code
+	file := moduleOf(code, []kerneltest.Relocation{
+		{Offset: 1, Kind: elf.R_X86_64_PLT32, Symbol: "sk_free", Addend: -4},
+		{Offset: 9, Kind: elf.R_X86_64_PC32, Symbol: "elsewhere", Addend: -4},
+		{Offset: 33, Kind: elf.R_X86_64_PLT32, Symbol: "first", Addend: -4},
+		{Offset: 200, Kind: elf.R_X86_64_PLT32, Symbol: "first", Addend: -4}, // behind the code
 	})
 	for _, name := range []string{"one", "two"} {
 		if err := img.AddModule(name, kerneltest.Gzip(file)); err != nil {
@@ -221,7 +156,7 @@ func TestAddModule(t *testing.T) {
 
 func FuzzAddModule(f *testing.F) {
 	code := bytes.Repeat([]byte{0x90}, 64)
-	f.Add(moduleOf(code, []relocation{{1, elf.R_X86_64_PLT32, "x", -4}, {33, elf.R_X86_64_64, "first", 1 << 40}}))
+	f.Add(moduleOf(code, []kerneltest.Relocation{{Offset: 1, Kind: elf.R_X86_64_PLT32, Symbol: "x", Addend: -4}, {Offset: 33, Kind: elf.R_X86_64_64, Symbol: "first", Addend: 1 << 40}}))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		img := &Image{Kernel: emptyKernel(t)}
 		if img.AddModule("m", file) == nil {
