@@ -28,6 +28,7 @@ type Advisory struct {
 	Workaround []string    `yaml:"workaround" json:"workaround,omitempty"`
 	Within     int         `yaml:"within" json:"-"` // how far in the innermost step may lie; 0 is anywhere
 	Stack      []OneOf     `yaml:"stack" json:"-"`
+	Confusion  *Confusion  `yaml:"confusion" json:"-"` // nil where no object is taken for another
 	Code       []Signature `yaml:"code" json:"-"`
 	Note       string      `yaml:"note" json:"-"` // what the signature was tested against
 
@@ -45,6 +46,18 @@ type Commit struct {
 type Vendor struct {
 	Series string `yaml:"series" json:"series"` // "debian/11", or a pattern of releases, "4.18.0-*.el8"
 	Fixed  string `yaml:"fixed" json:"fixed"`   // the package's version, or the release
+}
+
+// Confusion is an object that the bug has the kernel take for another: what a crash shows
+// that comes long after, on a stack that has nothing of the bug any more.
+type Confusion struct {
+	Object   string `yaml:"object"`    // the struct that it is
+	TakenFor string `yaml:"taken_for"` // the struct that it was taken for
+}
+
+// MatchConfusion reports whether this is the confusion of the bug.
+func (a *Advisory) MatchConfusion(object, takenFor string) bool {
+	return a.Confusion != nil && object != "" && *a.Confusion == Confusion{object, takenFor}
 }
 
 // OneOf is a step of a stack signature: one of these functions.
