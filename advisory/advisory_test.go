@@ -3,6 +3,7 @@ package advisory
 import (
 	"bytes"
 	"encoding/binary"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,38 @@ func TestMatchStack(t *testing.T) {
 	for _, tt := range tests {
 		if got := strings.Join(a.MatchStack(strings.Fields(tt.stack)), " "); got != tt.want {
 			t.Errorf("stack %q matched %q, want %q", tt.stack, got, tt.want)
+		}
+	}
+}
+
+// What is said of a kernel's code is what was seen in it.
+func TestReasons(t *testing.T) {
+	want := map[string]string{
+		"fcntl-close-race exposed":      "fcntl_setlk calls do_lock_file_wait and never locks_remove_posix in this kernel's own code",
+		"fuse-bad-inode fixed":          "fuse_iget calls iget5_locked and never make_bad_inode, as the fixed code does",
+		"nft-anonymous-set exposed":     "nft_lookup_activate never calls nf_tables_activate_set in this kernel's own code",
+		"stackrot exposed":              "do_user_addr_fault calls find_vma and never lock_mm_and_find_vma in this kernel's own code",
+		"tcp-sack-panic exposed":        "tcp_sacktag_walk calls skb_shift in a kernel without tcp_skb_shift and compares nothing with 524279 in this kernel's own code",
+		"tcp-twsk-unique exposed":       "tcp_twsk_unique has xadd and has no cmpxchg in this kernel's own code",
+		"tcp-twsk-unique fixed":         "tcp_twsk_unique has cmpxchg, as the fixed code does",
+		"tun-short-frame exposed":       "tun_sendmsg calls build_skb and compares nothing with 13 or 14 in this kernel's own code",
+		"nf-queue-request-sock exposed": "nf_queue_entry_release_refs calls sk_free and never sock_gen_put in this kernel's own code",
+		"ixgbe-sriov-disable exposed":   "ixgbe_disable_sriov calls pci_dev_put, pci_disable_sriov and never _raw_spin_lock_irqsave in this kernel's own code",
+	}
+	all, err := Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, reason := range want {
+		id, state, _ := strings.Cut(key, " ")
+		var got []string
+		for _, e := range readExcerpts(t, filepath.Join("testdata", "code", id+".txt")) {
+			if v := Find(all, id).CheckCode(e); v.State.String() == state {
+				got = append(got, v.Reason)
+			}
+		}
+		if !slices.Contains(got, reason) {
+			t.Errorf("%s: %q, want %q", key, got, reason)
 		}
 	}
 }

@@ -39,21 +39,21 @@ type Code interface {
 type Signature struct {
 	// In are functions to look into: the one that has the bug, and those that the
 	// compiler may have inlined it into.
-	In      []string `yaml:"in"`
-	Modules []string `yaml:"module"` // where they may be, when the kernel itself has none of them
-	Exposed Look     `yaml:"exposed"`
-	Fixed   Look     `yaml:"fixed"`
+	In      []string `yaml:"in" json:"in"`
+	Modules []string `yaml:"module" json:"module,omitempty"` // where they may be, when the kernel itself has none of them
+	Exposed Look     `yaml:"exposed" json:"exposed"`
+	Fixed   Look     `yaml:"fixed" json:"fixed"`
 }
 
 // Look is what a function looks like: all that is said here holds of it. Without a
 // word it holds of none.
 type Look struct {
-	Any      []string `yaml:"calls"`    // it calls, or jumps to, at least one of these
-	None     []string `yaml:"not"`      // and none of these
-	Compares []int64  `yaml:"compares"` // it compares something with at least one of these numbers
-	Uses     []string `yaml:"uses"`     // it has at least one of these instructions
-	Defines  []string `yaml:"defines"`  // the kernel has at least one of these symbols
-	Lacks    []string `yaml:"lacks"`    // the kernel has none of these symbols
+	Any      []string `yaml:"calls" json:"calls,omitempty"`       // it calls, or jumps to, at least one of these
+	None     []string `yaml:"not" json:"not,omitempty"`           // and none of these
+	Compares []int64  `yaml:"compares" json:"compares,omitempty"` // it compares something with at least one of these numbers
+	Uses     []string `yaml:"uses" json:"uses,omitempty"`         // it has at least one of these instructions
+	Defines  []string `yaml:"defines" json:"defines,omitempty"`   // the kernel has at least one of these symbols
+	Lacks    []string `yaml:"lacks" json:"lacks,omitempty"`       // the kernel has none of these symbols
 }
 
 func (l Look) empty() bool {
@@ -83,23 +83,21 @@ func (a *Advisory) CheckCode(k Code) Verdict {
 
 // exposedReason says what of the bug is there, and what of the fix is not.
 func exposedReason(name string, sig Signature, f *function) string {
-	s := name
-	if words := sig.Exposed.words(f); words != "" {
-		s += " " + words
+	missing := sig.Fixed
+	missing.None = sig.Exposed.None
+	for _, c := range sig.Fixed.Any {
+		if !slices.Contains(f.calls, c) && !slices.Contains(missing.None, c) {
+			missing.None = append(slices.Clip(missing.None), c)
+		}
 	}
-	var missing []string
-	if never := slices.Concat(sig.Exposed.None, sig.Fixed.Any); len(never) > 0 {
-		slices.Sort(never)
-		missing = append(missing, "never "+strings.Join(slices.Compact(never), " or "))
+	look := sig.Exposed
+	look.None = missing.None
+	s := name + " " + look.words(f)
+	if len(missing.Compares) > 0 {
+		s += " and compares nothing with " + numbers(missing.Compares)
 	}
-	if len(sig.Fixed.Compares) > 0 {
-		missing = append(missing, "compares nothing with "+numbers(sig.Fixed.Compares))
-	}
-	if len(sig.Fixed.Uses) > 0 {
-		missing = append(missing, "has no "+strings.Join(sig.Fixed.Uses, " or "))
-	}
-	for _, m := range missing {
-		s += " and " + m
+	if len(missing.Uses) > 0 {
+		s += " and has no " + strings.Join(missing.Uses, " or ")
 	}
 	return s + " in this kernel's own code"
 }
@@ -120,11 +118,18 @@ func (l Look) holds(k Code, f *function) bool {
 	return len(l.None) == 0 || f.whole
 }
 
-// words says what of the look was found in the function.
+// words says what of the look was found in the function, and what was not.
 func (l Look) words(f *function) string {
 	var all []string
 	if found := common(l.Any, f.calls); len(found) > 0 {
 		all = append(all, "calls "+strings.Join(found, ", "))
+	}
+	if len(l.None) > 0 {
+		never := "never "
+		if len(all) == 0 {
+			never = "never calls "
+		}
+		all = append(all, never+strings.Join(l.None, " or "))
 	}
 	if found := common(l.Compares, f.compares); len(found) > 0 {
 		all = append(all, "compares something with "+numbers(found))
@@ -132,10 +137,12 @@ func (l Look) words(f *function) string {
 	if found := common(l.Uses, f.uses); len(found) > 0 {
 		all = append(all, "has "+strings.Join(found, ", "))
 	}
-	if len(l.Lacks) > 0 {
-		all = append(all, "has a kernel without "+strings.Join(l.Lacks, " or ")+" about it")
+	text := strings.Join(all, " and ")
+	lacks := slices.DeleteFunc(slices.Clone(l.Lacks), func(n string) bool { return slices.Contains(l.None, n) })
+	if len(lacks) > 0 {
+		text = strings.TrimSpace(text + " in a kernel without " + strings.Join(lacks, " or "))
 	}
-	return strings.Join(all, " and ")
+	return text
 }
 
 func numbers(all []int64) string {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	maxFunction = 64 << 10 // bytes of one piece
+	maxFunction = 64 << 10 // bytes of one piece; none is larger
 	maxPieces   = 16
 )
 
@@ -45,11 +45,9 @@ func read(k Code, sym kernel.Symbol) *function {
 
 // readPiece adds the facts of one piece and the pieces that it leads to.
 func (f *function) readPiece(k Code, sym kernel.Symbol, pieces *[]kernel.Symbol) bool {
-	if sym.Size == 0 || sym.Size > maxFunction {
-		return false
-	}
-	code, err := k.Slice(sym.Addr, int(sym.Size))
-	if err != nil {
+	// The last symbol before a gap seems to reach across it: kallsyms knows no sizes.
+	code, err := k.Slice(sym.Addr, int(min(sym.Size, maxFunction)))
+	if err != nil || len(code) == 0 {
 		return false
 	}
 	for off := 0; off < len(code); {

@@ -32,6 +32,7 @@ var commands = []*command{
 
 // groups are the commands that read no dump.
 var groups = []*group{
+	advisoryGroup,
 	doctorGroup,
 	labGroup,
 	verdictGroup,
