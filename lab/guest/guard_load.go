@@ -115,7 +115,7 @@ type load struct {
 	hold, reload               time.Duration
 
 	queues   *nfqueue.Queues
-	listener net.Listener
+	listener *net.TCPListener
 	waiting  sync.Map     // how many SYN/ACKs were queued lately, by client
 	shield   sync.RWMutex // locked while it is down
 
@@ -140,7 +140,7 @@ const loadPort = 48080
 // serve starts the server and the daemon, and sets the rule.
 func (l *load) serve() error {
 	var err error
-	if l.listener, err = net.Listen("tcp4", fmt.Sprintf(":%d", loadPort)); err != nil {
+	if l.listener, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: loadPort}); err != nil {
 		return err
 	}
 	go l.accept()
@@ -179,7 +179,7 @@ func (l *load) judge(p *nfqueue.Packet) nfqueue.Verdict {
 	held, since := p.Hold(), time.Now()
 	time.AfterFunc(wait, func() {
 		if first.Load() > 1 {
-			// It may have the last reference: not without the shield.
+			// It may have the last reference, and needs the shield.
 			l.shield.RLock()
 			defer l.shield.RUnlock()
 		}
@@ -197,10 +197,18 @@ func raise(to *atomic.Int64, n int64) {
 	}
 }
 
-// accept tells each client which address and port it has, as the server sees them.
+// accept tells each client which address and port it has, as the server sees them. While
+// the shield is down it accepts nothing: the listener's queue keeps a reference on the
+// request sockets.
 func (l *load) accept() {
 	for {
+		l.shield.RLock()
+		l.listener.SetDeadline(time.Now().Add(20 * time.Millisecond))
 		conn, err := l.listener.Accept()
+		l.shield.RUnlock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -293,7 +301,9 @@ func (l *load) reloading(stop <-chan struct{}) {
 func (l *load) reloadOnce() error {
 	l.shield.Lock()
 	defer l.shield.Unlock()
-	time.Sleep(50 * time.Millisecond) // verdicts that were given are sent
+	const settle = 300 * time.Millisecond // verdicts that were given are carried out
+	time.Sleep(settle)
+	defer time.Sleep(settle)
 	if l.Option("guard") == "hook" {
 		if err := guard.Unload(); err != nil {
 			return err
