@@ -213,4 +213,3 @@ var judgedAs = []struct {
 	{"WARNING", []Class{Warning}}, {"VFS: ", nil}, {"unregister_netdevice", nil}, {"INFO: corrupted", nil},
 	{"memory leak", []Class{Bug}}, {"BUG", []Class{Bug}}, {"attempt to ", []Class{Bug}},
 }
-

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/arch/x86/x86asm"
+
 	"inquest/console"
 	"inquest/kernel/x86"
 )
@@ -25,7 +27,10 @@ var TextFault = &TextAnalyzer{
 		if verb == "" {
 			verb = "access to"
 		}
-		insn, addr, known := trappedAccess(r)
+		insn, addr, how, known := trappedAccess(r)
+		if how != "" {
+			verb = how
+		}
 		if insn != "" {
 			f.Evidence = append(f.Evidence, Evidence{Text: "the trapped instruction is " + insn})
 		}
@@ -47,9 +52,6 @@ var TextFault = &TextAnalyzer{
 			if shadow {
 				f.Confidence = Likely
 			}
-		case class == UseAfterFree:
-			f.Class, f.Title, f.Confidence = class, "use-after-free"+at, Likely
-			f.Evidence = append(f.Evidence, Evidence{Text: what})
 		default:
 			f.Title = verb + " a wild address" + at
 			if what != "" {
@@ -85,11 +87,11 @@ func fetchText(r *console.Report) (Finding, bool) {
 		return Finding{}, false
 	}
 	pc := m.PC
-	exec := r.Access == "execute" || r.HasCode && r.Kind == console.PageFault && r.ErrorCode&pfFetch != 0
+	exec := r.Access == "execute" || x86Code(r) && r.ErrorCode&pfFetch != 0
 	for _, d := range r.Details {
 		exec = exec || strings.Contains(d, "tried to execute") || strings.Contains(d, "unable to execute") || strings.Contains(d, "xecute from non-executable")
 	}
-	jumped := pc.Symbol == "" && r.HasAddress && pc.Addr == r.Address || pc.Symbol == "" && r.Kind != console.Protection && len(m.Frames) > 0
+	jumped := pc.Symbol == "" && (r.NoCode || r.HasAddress && pc.Addr == r.Address || r.Kind != console.Protection && r.Code == nil && len(m.Frames) > 0)
 	if !exec && !jumped {
 		return Finding{}, false
 	}
@@ -115,12 +117,18 @@ func fetchText(r *console.Report) (Finding, bool) {
 	return f, true
 }
 
+// x86Code reports whether a report has x86's error code of a page fault: on other machines
+// that number is another one.
+func x86Code(r *console.Report) bool {
+	return r.Kind == console.PageFault && r.HasCode && (strings.HasPrefix(r.Message, "BUG: kernel") || strings.HasPrefix(r.Message, "BUG: unable"))
+}
+
 // accessOf is how memory was accessed: as said, or by x86's error code.
 func accessOf(r *console.Report) string {
 	switch {
 	case r.Access != "":
 		return r.Access
-	case r.Kind != console.PageFault || !r.HasCode:
+	case !x86Code(r):
 		return ""
 	case r.ErrorCode&pfWrite != 0:
 		return "write"
@@ -128,31 +136,61 @@ func accessOf(r *console.Report) string {
 	return "read"
 }
 
-// trappedAccess takes the trapped instruction of x86-64 apart, by the bytes around it and
-// the registers, and returns it with the first address of its own that cannot be right.
-func trappedAccess(r *console.Report) (text string, addr uint64, ok bool) {
+// trappedInsn decodes the trapped instruction of x86-64 by the bytes around it.
+func trappedInsn(r *console.Report) (insn x86.Insn, regs x86.Regs, ok bool) {
 	m := r.Main()
 	if m == nil || r.CodeAt < 0 || r.CodeAt >= len(r.Code) {
-		return "", 0, false
+		return insn, regs, false
 	}
 	if _, is := m.Get("rsp"); !is {
-		return "", 0, false
+		return insn, regs, false
 	}
 	insn, err := x86.Decode(r.Code[r.CodeAt:], 0)
-	if err != nil || !insn.Known() {
-		return "", 0, false
+	return insn, textRegs(m), err == nil && insn.Known()
+}
+
+// trappedAccess returns the trapped instruction with the first address of its own that
+// cannot be right, and how it accessed that.
+func trappedAccess(r *console.Report) (text string, addr uint64, how string, ok bool) {
+	insn, regs, known := trappedInsn(r)
+	if !known {
+		return "", 0, "", false
 	}
-	regs := textRegs(m)
 	for _, a := range insn.Accesses() {
 		at, known := a.Address(&regs)
 		if !known {
 			continue
 		}
 		if _, class := judgeText(at); class != "" || r.HasAddress && r.Address-at < 64 {
-			return strings.TrimSpace(insn.Text(nil)), at, true
+			how = "read from"
+			switch {
+			case a.Write && a.Read:
+				how = "update of"
+			case a.Write:
+				how = "write to"
+			}
+			return strings.TrimSpace(insn.Text(nil)), at, how, true
 		}
 	}
-	return strings.TrimSpace(insn.Text(nil)), 0, false
+	return strings.TrimSpace(insn.Text(nil)), 0, "", false
+}
+
+// dividedByZero reports whether the trapped instruction divided by a register that is 0.
+func dividedByZero(r *console.Report) (string, bool) {
+	insn, regs, ok := trappedInsn(r)
+	if !ok || insn.Op != x86asm.DIV && insn.Op != x86asm.IDIV {
+		return "", false
+	}
+	operand, isReg := insn.Args[0].(x86asm.Reg)
+	if !isReg {
+		return "", false
+	}
+	reg, mask, known := x86.General(operand)
+	if !known {
+		return "", false
+	}
+	v, known := regs.Get(reg)
+	return strings.TrimSpace(insn.Text(nil)), known && v&mask == 0
 }
 
 // textRegs are the registers of a section as the decoder wants them.
@@ -201,11 +239,7 @@ func nullByDetail(r *console.Report) bool {
 func judgeText(addr uint64) (what string, class Class) {
 	for _, p := range poisons {
 		if addr >= p.low && addr <= p.high {
-			class = WildPointer
-			if p.poison == freePoison {
-				class = UseAfterFree
-			}
-			return fmt.Sprintf("%#x is like %s", addr, p.what), class
+			return fmt.Sprintf("%#x is like %s", addr, p.what), WildPointer
 		}
 	}
 	switch {
