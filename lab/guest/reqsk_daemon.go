@@ -185,10 +185,11 @@ func (d *daemon) catchUp(taken int) error {
 			if err == nil && len(stats) == 1 {
 				d.mu.Lock()
 				defer d.mu.Unlock()
+				waiting := taken
 				for _, list := range d.held {
-					taken += len(list)
+					waiting += len(list)
 				}
-				caughtUp = int(stats[0].Waiting) == taken
+				caughtUp = int(stats[0].Waiting) == waiting
 			}
 			return err
 		})
