@@ -34,7 +34,7 @@ func strip(line []byte, m *meta) []byte {
 			if !ok {
 				return line
 			}
-			line, searched = rest, true
+			line, searched = stripProgram(rest, m), true
 		case c == '<':
 			rest, ok := stripLevel(line, m)
 			if !ok {
@@ -250,7 +250,7 @@ func stripForeign(line []byte, m *meta) ([]byte, bool) {
 		if i := bytes.Index(window, []byte(" kernel:")); i > 0 {
 			head := window[:i]
 			if digit(line[0]) || bytes.IndexByte(head, ':') > 0 || bytes.IndexByte(head, ' ') < 0 {
-				m.source = lastWord(head)
+				m.source = host(head)
 				return bytes.TrimPrefix(line[i+len(" kernel:"):], []byte(" ")), true
 			}
 		}
@@ -288,7 +288,40 @@ func stripForeign(line []byte, m *meta) ([]byte, bool) {
 			return rest, true
 		}
 	}
+	// "Jan  2 15:04:05 " alone.
+	if len(line) > 16 && line[3] == ' ' && line[6] == ' ' && line[9] == ':' && line[12] == ':' && line[15] == ' ' && digit(line[14]) {
+		return line[16:], true
+	}
 	return line, false
+}
+
+// stripProgram strips "kernel: " and "host kernel: " behind a time, as journalctl -o
+// short-monotonic has them.
+func stripProgram(line []byte, m *meta) []byte {
+	if rest, ok := bytes.CutPrefix(line, []byte("kernel: ")); ok {
+		return rest
+	}
+	name, rest, ok := bytes.Cut(line[:min(len(line), prefixWindow)], []byte(" kernel: "))
+	if !ok || len(name) == 0 || len(name) > 64 || bytes.ContainsAny(name, " :+[<") {
+		return line
+	}
+	m.source = name
+	return line[len(line)-len(rest)-max(0, len(line)-prefixWindow):]
+}
+
+// host is the host's name at the end of what a syslog daemon writes in front of the
+// program's. Some have facility and level in between: "box kern.warn kernel:".
+func host(head []byte) []byte {
+	word := lastWord(head)
+	if i := bytes.LastIndexByte(word, '.'); i >= 0 {
+		level := word[i+1:]
+		for _, name := range levelNames {
+			if string(level) == name {
+				return lastWord(head[:len(head)-len(word)])
+			}
+		}
+	}
+	return word
 }
 
 // stripDate strips "2006-01-02T15:04:05,123456+00:00 " (dmesg --time-format iso) and

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -34,7 +35,13 @@ func TestStrip(t *testing.T) {
 		{"2006-01-02T15:04:05.123456+00:00 box kernel: [    1.500000] text", "text", 1500 * ms, -1, "", "box"},
 		{"2006-01-02T15:04:05+0000 box kernel:  foo+0x1/0x2", " foo+0x1/0x2", -1, -1, "", "box"},
 		{"<4>1 2006-01-02T15:04:05Z box kernel - - - text", "text", -1, 4, "", "box"},
-		{"[    1.500000] box kernel: text", "box kernel: text", 1500 * ms, -1, "", ""},
+		{"[    1.500000] box kernel: text", "text", 1500 * ms, -1, "", "box"},
+		{"[    1.500000] kernel: text", "text", 1500 * ms, -1, "", ""},
+		{"[    1.500000] box kernel: " + strings.Repeat("long ", 40), strings.TrimRight(strings.Repeat("long ", 40), " "), 1500 * ms, -1, "", "box"},
+		{"[    1.500000] a b kernel: text", "a b kernel: text", 1500 * ms, -1, "", ""},
+		{"Jan  2 15:04:05  text", " text", -1, -1, "", ""},
+		{"Jan  2 15:04:05 box user.alert kernel: [    1.500000] text", "text", 1500 * ms, -1, "", "box"},
+		{"июл 27 14:08:03 box kernel: text", "text", -1, -1, "", "box"},
 		{"kernel: text", "text", -1, -1, "", ""},
 		{"10.0.0.7 [    1.500000] text", "text", 1500 * ms, -1, "", "10.0.0.7"},
 		{"10.0.0.7:6666 [    1.500000] text", "text", 1500 * ms, -1, "", "10.0.0.7"},

@@ -95,7 +95,11 @@ func fetchText(r *console.Report) (Finding, bool) {
 	if !exec && !jumped {
 		return Finding{}, false
 	}
-	caller := culprit(sectionFrames(m, console.Frame{})[min(1, len(sectionFrames(m, console.Frame{}))):], nil)
+	frames := sectionFrames(m, console.Frame{})
+	caller := culprit(frames[min(1, len(frames)):], nil)
+	if m.LR != nil && m.LR.Symbol != "" { // the jump left its trace there
+		caller = culprit(append([]console.Frame{*m.LR}, frames[min(1, len(frames)):]...), nil)
+	}
 	f := Finding{Class: WildPointer, Title: "jump to a wild address", Confidence: Certain}
 	from := ""
 	if caller != "" {

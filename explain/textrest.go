@@ -17,6 +17,10 @@ var TextTrap = &TextAnalyzer{
 		switch r.Kind {
 		case console.DivideError:
 			f.Class, f.Title = DivideError, "division by zero, or an overflowing quotient,"+at
+			if insn, zero := dividedByZero(r); zero {
+				f.Title = "division by zero" + at
+				f.Evidence = append(f.Evidence, Evidence{Text: "the trapped instruction is " + insn + ", and that register is 0"})
+			}
 		case console.InvalidOpcode:
 			f.Class, f.Title = BadInstruction, "invalid instruction"+at
 			if bugText(r) {
