@@ -62,12 +62,9 @@ func parseHalfOpens(text string) ([]halfOpen, error) {
 		if err != nil {
 			return nil, err
 		}
+		const upperHalf = 1 << 63 // anything else is a hash, or "(____ptrval____)"
 		object, err := strconv.ParseUint(f[11], 16, 64)
-		if err != nil {
-			return nil, err
-		}
-		const upperHalf = 1 << 63 // anything else is a hash
-		if object < upperHalf {
+		if err != nil || object < upperHalf {
 			object = 0
 		}
 		all = append(all, halfOpen{local, remote, object})

@@ -15,6 +15,7 @@ const tcpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->
    1: 0100007F:1F90 0100007F:4E2A 01 00000000:00000000 00:00000000 00000000     0        0 0 1 ffff9271801d4900 20 4 0 10 -1
    2: 0100007F:1F91 0200090A:4E2B 03 00000000:00000000 01:00000064 00000000     0        0 0 0 ffff927180d143a8
    3: 0100007F:1F91 0100007F:4E2C 03 00000000:00000000 01:00000064 00000000     0        0 0 0 00000000a1b2c3d4
+   4: 0100007F:1F91 0100007F:4E2D 03 00000000:00000000 01:00000064 00000000     0        0 0 0 (____ptrval____)
 `
 
 func TestParseHalfOpens(t *testing.T) {
@@ -26,6 +27,7 @@ func TestParseHalfOpens(t *testing.T) {
 	want := []halfOpen{
 		{local, netip.MustParseAddrPort("10.9.0.2:20011"), 0xffff927180d143a8},
 		{local, netip.MustParseAddrPort("127.0.0.1:20012"), 0}, // the address is hashed
+		{local, netip.MustParseAddrPort("127.0.0.1:20013"), 0},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
