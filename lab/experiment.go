@@ -29,7 +29,7 @@ type Experiment struct {
 
 	QEMU         []string // dumps from outside, by format of dump-guest-memory
 	NoVMCoreInfo bool     // leave out the vmcoreinfo device, so that QEMU's dumps lack the note
-	Kdump        []Save   // dumps from inside, by a capture kernel, if there is a panic; excludes QEMU
+	Kdump        []Save   // dumps from inside, by a capture kernel; excludes QEMU, which dumps if there is no panic
 	Unflatten    bool     // write flattened dumps anew, as the files that they stand for
 	CrashKernel  string   // "160M": memory for the capture kernel; in one piece, so have thrice as much
 

@@ -104,6 +104,18 @@ func TestRunKdump(t *testing.T) {
 	checkNothingLeft(t)
 }
 
+// Where kdump does not come about, QEMU dumps.
+func TestRunKdumpWithoutPanic(t *testing.T) {
+	useFakeQEMU(t, "warn")
+	e := testExperiment(t)
+	writeFiles(t, e.Kernel.Modules, map[string][]byte{"kernel/virtio_pci_modern_dev.ko": moduleELF()})
+	e.Kdump = []Save{{File: "vmcore"}}
+	r, err := Run(t.Context(), e)
+	if err != nil || len(r.Dumps) != 1 || r.Dumps[0].By != "qemu" || r.Dumps[0].How != FormatELF {
+		t.Errorf("dumps %+v, %v", r.Dumps, err)
+	}
+}
+
 func TestRunFails(t *testing.T) {
 	for behaviour, want := range map[string]string{
 		"exit":    "run sysrq under tcg: the guest did not boot",

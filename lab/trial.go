@@ -151,12 +151,17 @@ func (t *trial) conclude() error {
 	return nil
 }
 
-// dumpOutside has QEMU dump the machine.
+// dumpOutside has QEMU dump the machine: as is asked for, and where that was kdump, to
+// which it did not come, so that there is something to look at.
 func (t *trial) dumpOutside(ctx context.Context) ([]Dump, error) {
 	if err := t.vm.Stop(ctx); err != nil {
 		return nil, err
 	}
-	formats, err := t.vm.formats(ctx, t.QEMU)
+	wanted := t.QEMU
+	if len(t.Kdump) > 0 {
+		wanted = []string{FormatELF}
+	}
+	formats, err := t.vm.formats(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}
