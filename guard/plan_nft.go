@@ -36,7 +36,11 @@ func (s *snapshot) plan(counted bool) ([]Point, []change, error) {
 			Hooks: reached[r.chainKey],
 		}
 		conditions, left := r.conditions(q)
-		if p.State, p.Why = s.state(r, conditions, p.Hooks); p.State == Open {
+		p.State, p.Why = s.state(r, conditions, p.Hooks)
+		if p.State == Open && s.handmade(i) {
+			p.State, p.Why = Shielded, byHand
+		}
+		if p.State == Open {
 			c := s.carveOut(r, q, conditions, p.Hooks)
 			p.Costs = costs(p.Hooks, left)
 			if before := s.before(i); before != nil && before.comment == c.comment(s) {
@@ -85,6 +89,19 @@ func (s *snapshot) carveOut(r *kernelRule, q queueing, conditions []expression, 
 	xt := r.family != unix.NFPROTO_INET && (q.xt || slices.ContainsFunc(conditions, func(e expression) bool { return e.name == "match" }))
 	leaving := slices.ContainsFunc(hooks, func(h string) bool { return h == "prerouting" || h == "input" })
 	return &carveOut{before: *r, xt: xt, leaving: leaving, copied: conditions}
+}
+
+// byHand is why a rule without a carve-out is shielded.
+const byHand = "an earlier rule of the chain accepts all SYN/ACKs"
+
+// handmade reports whether all SYN/ACKs are accepted before a rule, in its chain.
+func (s *snapshot) handmade(i int) bool {
+	for j := i - 1; j >= 0 && s.rules[j].chainKey == s.rules[i].chainKey; j-- {
+		if r := &s.rules[j]; !r.ours() && r.acceptsSynAcks() {
+			return true
+		}
+	}
+	return false
 }
 
 // before is the rule right before one, in the same chain; nil if there is none.

@@ -135,6 +135,20 @@ func TestPlanAgain(t *testing.T) {
 			t.Errorf("%s: %+v with %d changes, %v; want it %s with %d", tt.name, points, len(changes), err, tt.want, tt.changes)
 		}
 	}
+	// One that somebody else has made, for all SYN/ACKs.
+	list := append(loadProtocol(unix.IPPROTO_TCP),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x12}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x12}}, &expr.Counter{})
+	for _, verdict := range []expr.VerdictKind{expr.VerdictAccept, expr.VerdictReturn} {
+		handmade := rule(t, unix.NFPROTO_INET, "c", 4, "", append(list, &expr.Verdict{Kind: verdict})...)
+		s = &snapshot{chains: chains, rules: []kernelRule{handmade, other, guarded}}
+		points, changes, err := s.plan(true)
+		want := map[bool]State{true: Shielded, false: Open}[verdict == expr.VerdictAccept]
+		if err != nil || points[0].State != want || len(changes) != map[bool]int{false: 1}[want == Shielded] {
+			t.Errorf("behind a rule of verdict %d: %+v, %v", verdict, points, err)
+		}
+	}
 	s = &snapshot{chains: chains, rules: []kernelRule{carveOut}}
 	if _, changes, _ := s.plan(true); len(changes) != 1 || changes[0].kind != unix.NFT_MSG_DELRULE {
 		t.Errorf("what shields nothing is not removed: %+v", changes)
@@ -145,6 +159,23 @@ func TestXTablesErrors(t *testing.T) {
 	for _, text := range []string{"-A OUTPUT -j DROP", "*filter\n-A OUTPUT -j DROP", "*filter\n:OUTPUT ACCEPT\n-A OUTPUT -m comment --comment \"x", "*filter\n:OUTPUT ACCEPT\n-A"} {
 		if x, err := parseXTables(text); err == nil {
 			t.Errorf("%q gave %+v", text, x)
+		}
+	}
+}
+
+func TestXTablesHandmade(t *testing.T) {
+	for line, want := range map[string]State{
+		"-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j ACCEPT":                                Shielded,
+		`-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -m comment --comment "by hand" -j ACCEPT`: Shielded,
+		"-p tcp -m tcp --tcp-flags SYN,RST SYN -j ACCEPT":                                    Open,
+		"-s 10.0.0.1/32 -p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j ACCEPT":                 Open,
+	} {
+		x, err := parseXTables("*filter\n:OUTPUT ACCEPT\n-A OUTPUT " + line + "\n-A OUTPUT -j NFQUEUE --queue-num 0\nCOMMIT\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if points, _ := x.plan(); points[0].State != want {
+			t.Errorf("behind %s: %+v, want it %s", line, points, want)
 		}
 	}
 }

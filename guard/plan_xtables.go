@@ -64,6 +64,8 @@ func (c *xchain) plan(hooks []string) (points []Point, edits []xedit) {
 			p.State, p.Why = Harmless, "only packets that come in or are forwarded come here, and they have no socket"
 		case !tcp:
 			p.State, p.Why = Harmless, "it queues no TCP"
+		case slices.ContainsFunc(c.rules[:i], func(r xrule) bool { _, ours := r.ours(); return !ours && r.acceptsSynAcks() }):
+			p.State, p.Why = Shielded, byHand
 		}
 		if p.State == Open {
 			p.Costs = costs(hooks, left)

@@ -75,7 +75,11 @@ func ReadRules(ctx context.Context) (*Rules, error) {
 	if r.Points, r.nft, err = s.plan(true); err != nil {
 		return nil, err
 	}
-	r.Stale = s.stale(r.Points)
+	for _, c := range r.nft {
+		if c.kind == unix.NFT_MSG_DELRULE {
+			r.Stale++
+		}
+	}
 	if r.xtables, err = readXTables(ctx); err != nil {
 		return nil, err
 	}
@@ -85,22 +89,6 @@ func ReadRules(ctx context.Context) (*Rules, error) {
 		r.Stale += stale
 	}
 	return r, nil
-}
-
-// stale counts the carve-outs of nftables that shield nothing.
-func (s *snapshot) stale(points []Point) int {
-	n := 0
-	for i := range s.rules {
-		if s.rules[i].ours() {
-			n++
-		}
-	}
-	for _, p := range points {
-		if p.State == Shielded {
-			n--
-		}
-	}
-	return n
 }
 
 // ApplyRules puts a carve-out right before each rule that may queue SYN/ACKs made here,
