@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -202,23 +203,10 @@ func (k *Kernel) VMStat(names ...string) (uint64, error) {
 
 // blockPages is nr_blockdev_pages(): the page cache of all block devices.
 func (k *Kernel) blockPages() (uint64, error) {
-	at, err := k.Symbol("blockdev_superblock")
-	if err != nil {
-		return 0, err
+	inodes, err := k.blockInodes()
+	if errors.Is(err, ErrNoSymbol) {
+		return 0, nil // without CONFIG_BLOCK
 	}
-	sb, err := k.Pointer(at)
-	if err != nil {
-		return 0, err
-	}
-	o, err := k.Object("super_block", sb)
-	if err != nil {
-		return 0, err
-	}
-	head, err := o.AddrOf("s_inodes")
-	if err != nil {
-		return 0, err
-	}
-	inodes, err := k.Structs("inode", "i_sb_list", head)
 	if err != nil {
 		return 0, err
 	}
@@ -234,6 +222,23 @@ func (k *Kernel) blockPages() (uint64, error) {
 		sum += n
 	}
 	return sum, nil
+}
+
+// blockInodes iterates over the inodes of the block devices.
+func (k *Kernel) blockInodes() (iter.Seq2[Object, error], error) {
+	sb, err := k.firstWord("blockdev_superblock")
+	if err != nil {
+		return nil, err
+	}
+	o, err := k.Object("super_block", Addr(sb))
+	if err != nil {
+		return nil, err
+	}
+	head, err := o.AddrOf("s_inodes")
+	if err != nil {
+		return nil, err
+	}
+	return k.Structs("inode", "i_sb_list", head)
 }
 
 // hugePages sums the pools of all sizes, in pages of 4 KiB.

@@ -16,6 +16,8 @@ var commands = []*command{
 	filesCommand,
 	vmCommand,
 	mountCommand,
+	devCommand,
+	netCommand,
 	logCommand,
 	modCommand,
 	symCommand,

@@ -12,7 +12,7 @@ import (
 // perTask are the commands that foreach knows, which take tasks as their arguments. It
 // is a function, as foreach is itself in the table of commands.
 func perTask() []*command {
-	return []*command{btCommand, filesCommand, psCommand, taskCommand, vmCommand}
+	return []*command{btCommand, filesCommand, netCommand, psCommand, taskCommand, vmCommand}
 }
 
 var foreachCommand = &command{
@@ -20,7 +20,7 @@ var foreachCommand = &command{
 	args:  "[STATE | KIND | PID | TASK | NAME]... COMMAND [ARGUMENT]...",
 	min:   1,
 	max:   -1,
-	short: "run bt, files, ps, task or vm for many tasks",
+	short: "run bt, files, net, ps, task or vm for many tasks",
 	long: `Run a command for all tasks, or for those that are chosen:
 
   STATE  RU running, IN interruptible, UN uninterruptible, ST stopped, TR traced,
@@ -32,7 +32,7 @@ Several states, or several names, pids and addresses, add up; what is of another
 sort narrows the choice. A name that is also one of these words, or a command,
 stands behind a backslash.
 
-The commands are bt, files, ps, task and vm; what follows is theirs.`,
+The commands are bt, files, net, ps, task and vm; what follows is theirs.`,
 	example: `inquest foreach vmcore UN bt
 inquest foreach vmcore bt -R mutex_lock
 inquest foreach vmcore user gleader files -R /var/log

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/spf13/pflag"
@@ -58,14 +59,11 @@ inquest kmem vmcore -v --json | jq '[.areas[].size] | add'`,
 
 func kmemInfo(s *session, k *kernel.Kernel) error {
 	m := k.Meminfo()
-	if m.Err != nil {
-		for _, err := range m.Err.(interface{ Unwrap() []error }).Unwrap() {
-			s.miss(err)
-		}
-	}
 	if m.Total == nil && m.Free == nil {
-		return fmt.Errorf("read the memory's counters: %w", m.Err)
+		_, err := k.VMStats()
+		return fmt.Errorf("read the memory's counters: %w", cmp.Or(err, m.Err))
 	}
+	s.miss(m.Err)
 	if s.json {
 		return kmemInfoJSON(s, m)
 	}

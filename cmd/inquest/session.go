@@ -101,6 +101,12 @@ func (s *session) writeJSON(v any) error {
 // miss notes what a listing has to do without. A listing goes on with what there is.
 func (s *session) miss(err error) {
 	const enough = 8
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range all.Unwrap() {
+			s.miss(err)
+		}
+		return
+	}
 	if err != nil && len(s.failed) < enough {
 		s.failed = append(s.failed, err.Error())
 	}
