@@ -124,6 +124,9 @@ type Finding struct {
 	Advice     []string   `json:"advice,omitempty"`
 	Blame      *Blame     `json:"blame,omitempty"`     // where to look first; nil where nothing says it
 	Signature  string     `json:"signature,omitempty"` // that dumps of the same bug share
+	// Trace is the stack of the task that it is about, where that is another than the
+	// crashed one: a task that hung, or what another CPU was stuck in.
+	Trace *stack.Trace `json:"-"`
 	// Weight ranks what is certain or likely: a cause weighs more than what follows
 	// from it.
 	Weight int `json:"-"`

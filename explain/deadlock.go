@@ -8,7 +8,6 @@ import (
 
 	"inquest/kernel"
 	"inquest/lock"
-	"inquest/stack"
 )
 
 // Deadlocked finds tasks that wait for each other: each for a lock that the next one
@@ -140,15 +139,18 @@ func (c *Case) deadlockFinding(circle []lock.Wait) Finding {
 // lockers names the functions that asked for the locks of a circle, in an order that does
 // not depend on where the search began, and notes the first one's stack.
 func (c *Case) lockers(f *Finding, circle []lock.Wait) string {
-	functions := map[string][]stack.Frame{}
+	functions := map[string]lock.Wait{}
 	for _, w := range circle {
 		if b := BlameFor(c.places(w.Stack)); b.Function != "" {
-			functions[b.Function] = w.Stack
+			functions[b.Function] = w
 		}
 	}
 	names := slices.Sorted(maps.Keys(functions))
 	if len(names) > 0 {
-		f.stack = functions[names[0]]
+		w := functions[names[0]]
+		f.stack = w.Stack
+		f.Trace = c.Unwinder.Task(w.Task)
+		c.Unwinder.Arguments(f.Trace)
 	}
 	return strings.Join(names, ", ")
 }

@@ -26,8 +26,11 @@ var Lockup = &Analyzer{
 		default:
 			return nil
 		}
-		if frames := c.stuckFrames(); len(frames) > 0 {
+		if trace, frames := c.stuckFrames(); len(frames) > 0 {
 			f.stack = frames
+			if trace != cr.Trace {
+				f.Trace = trace
+			}
 			f.Title += " in " + BlameFor(c.places(frames)).Function
 			f.Evidence = append(f.Evidence, Evidence{
 				Text:  fmt.Sprintf("%s kept CPU %d; it was at %s", c.stuckTask(), cr.Event.CPU, frames[0].Name()),
@@ -41,13 +44,13 @@ var Lockup = &Analyzer{
 
 // stuckFrames is where the CPU of a lockup's report was. It may be another than the one
 // that panicked.
-func (c *Case) stuckFrames() []stack.Frame {
+func (c *Case) stuckFrames() (*stack.Trace, []stack.Frame) {
 	cr := c.Crash
 	trace, from := cr.Trace, cr.Culprit
 	if cr.Event.CPU >= 0 && cr.Event.CPU != cr.CPU {
 		t, _ := c.Kernel.Current(cr.Event.CPU)
 		if t == nil {
-			return nil
+			return nil, nil
 		}
 		trace, from = c.Unwinder.Task(t), 0
 		for from < len(trace.Frames) && (dying(trace.Frames[from].Symbol.Name) || stopping[base(trace.Frames[from].Symbol.Name)]) {
@@ -55,10 +58,10 @@ func (c *Case) stuckFrames() []stack.Frame {
 		}
 	}
 	if trace == nil {
-		return nil
+		return nil, nil
 	}
 	c.Unwinder.Arguments(trace)
-	return trace.Frames[min(from, len(trace.Frames)):]
+	return trace, trace.Frames[min(from, len(trace.Frames)):]
 }
 
 // stuckTask is who ran there.

@@ -34,7 +34,7 @@ var Stall = &Analyzer{
 			frames := trace.Frames
 			for i, fr := range frames {
 				if name := base(fr.Symbol.Name); !scheduling[name] {
-					f.stack = frames[max(0, i-1):] // with what the last of the scheduler's replaced
+					f.Trace, f.stack = trace, frames[max(0, i-1):] // with what the last of the scheduler's replaced
 					f.Title += " in " + BlameFor(c.places(f.stack)).Function
 					f.Evidence = append(f.Evidence, Evidence{
 						Text: fmt.Sprintf("pid %d waits in %s", t.PID, fr.Name()), Check: fmt.Sprintf("bt %d", t.PID),
@@ -81,7 +81,7 @@ func (c *Case) stalledBy(f *Finding) {
 			}
 			trace := c.Unwinder.Task(t)
 			c.Unwinder.Arguments(trace)
-			f.stack = trace.Frames[interruptedAt(trace):]
+			f.Trace, f.stack = trace, trace.Frames[interruptedAt(trace):]
 			if b := BlameFor(c.places(f.stack)); b.Function != "" {
 				f.Title += " by " + b.Function
 				text += ", which is in " + f.stack[0].Name()

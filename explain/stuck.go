@@ -121,7 +121,7 @@ func (c *Case) timerLate(cpu int, now uint64) (late time.Duration, due uint64) {
 }
 
 func (c *Case) stuckFinding(cpu int, trace *stack.Trace, at int, late time.Duration, due, now uint64) Finding {
-	f := Finding{Class: HardLockup, Title: "hard lockup: interrupts stay off", Confidence: Likely, Weight: 1, stack: trace.Frames[at:]}
+	f := Finding{Class: HardLockup, Title: "hard lockup: interrupts stay off", Confidence: Likely, Weight: 1, Trace: trace, stack: trace.Frames[at:]}
 	c.Unwinder.Arguments(trace)
 	f.Evidence = append(f.Evidence, Evidence{
 		Text: fmt.Sprintf("%s (pid %d) keeps CPU %d for %.1f s: it was at %s, with the interrupt flag clear", trace.Task.Comm, trace.Task.PID, cpu,

@@ -47,29 +47,31 @@ func writePage(w io.Writer, st *story, addrs *addresses) error {
 
 // page is what the template shows.
 type page struct {
-	CSS       template.CSS
-	Title     string
-	Headline  string
-	About     []fact
-	Cause     *pageFinding
-	Lead      []piece
-	Others    []pageFinding
-	Doubts    []string
-	Picture   *picture
-	Waits     *waitPicture
-	WaitLines []string
-	Code      []codeLine
-	Registers []pageRegister
-	Dying     []pageFrame
-	DyingNote string
-	Frames    []pageFrame
-	User      bool
-	Problem   string
-	Addresses []pageAddress
-	Modules   string
-	Log       []pageLog
-	Opens     bool // a line of the log reports the crash
-	LogError  string
+	CSS        template.CSS
+	Title      string
+	Headline   string
+	About      []fact
+	Cause      *pageFinding
+	Lead       []piece
+	Others     []pageFinding
+	Doubts     []string
+	Picture    *picture
+	Waits      *waitPicture
+	WaitLines  []string
+	Other      string // title of the stack of a task that did not crash
+	OtherStack []string
+	Code       []codeLine
+	Registers  []pageRegister
+	Dying      []pageFrame
+	DyingNote  string
+	Frames     []pageFrame
+	User       bool
+	Problem    string
+	Addresses  []pageAddress
+	Modules    string
+	Log        []pageLog
+	Opens      bool // a line of the log reports the crash
+	LogError   string
 }
 
 type pageFinding struct {
@@ -148,6 +150,12 @@ func newPage(st *story, addrs *addresses) *page {
 	}
 	if st.waits != nil {
 		p.Waits, p.WaitLines = st.waits.picture(), st.waits.text(200)
+	}
+	if st.other != nil {
+		p.Other = st.other.title
+		for _, f := range st.other.frames {
+			p.OtherStack = append(p.OtherStack, f.Name)
+		}
 	}
 	for _, row := range addrs.sorted() {
 		p.Addresses = append(p.Addresses, pageAddress{row, fmt.Sprintf("%#x", row.Value), addrs.linkBut(row.Desc, row.ID)})

@@ -139,8 +139,14 @@ func (m *markdown) stack() {
 	if m.trace == nil && len(m.frames) == 0 {
 		return
 	}
-	m.printf("\n## Stack, innermost first\n")
 	var b bytes.Buffer
+	if m.other != nil {
+		m.printf("\n## %s\n", prose(m.other.title))
+		Stack(&b, m.other.trace, Style{Verbose: true})
+		m.fence(strings.Split(strings.TrimRight(b.String(), "\n"), "\n"))
+		b.Reset()
+	}
+	m.printf("\n## Stack, innermost first\n")
 	if m.trace == nil {
 		var names []string
 		for _, f := range m.frames {

@@ -20,6 +20,7 @@ type story struct {
 	findings []explain.Finding // the first is the cause
 	lead     string            // on the first
 	waits    *waits            // nil when nobody waits for a lock
+	other    *other            // nil when the cause is about the crashed task
 	drawing  *drawing          // of the first; nil where there is nothing to draw
 	doubts   []string
 	code     []codeLine
@@ -54,6 +55,9 @@ func tell(c *explain.Case, findings []explain.Finding, before, after int) *story
 	st.waits = newWaits(c.Kernel, graph, finder)
 	if cr := c.Crash; cr != nil {
 		st.crash(c.Kernel, cr)
+	}
+	if len(findings) > 0 {
+		st.other = newOther(c, findings[0].Trace)
 	}
 	return st
 }
@@ -112,6 +116,24 @@ func (st *story) follow(cr *explain.Crash) {
 	if !cr.Trace.Reliable {
 		st.problem = clean(cr.Trace.Problem)
 	}
+}
+
+// other is the stack of a task that the cause is about, which is not the one that crashed.
+type other struct {
+	title  string
+	trace  *stack.Trace
+	frames []frame
+}
+
+func newOther(c *explain.Case, t *stack.Trace) *other {
+	if t == nil || t.Task == nil || c.Crash != nil && c.Crash.Task != nil && c.Crash.Task.Addr == t.Task.Addr {
+		return nil
+	}
+	o := &other{title: clean(fmt.Sprintf("Stack of %s (pid %d)", t.Task.Comm, t.Task.PID)), trace: t}
+	for i := range t.Frames {
+		o.frames = append(o.frames, newFrame(i, &t.Frames[i]))
+	}
+	return o
 }
 
 // cleanFinding copies a finding with all its text clean.

@@ -53,6 +53,7 @@ func (t *text) write() {
 	t.knownBug()
 	t.advice()
 	t.also()
+	t.otherStack()
 	t.stack()
 	t.surroundings()
 	t.lastLog()
@@ -257,6 +258,25 @@ func (t *text) waiting() {
 	t.title("Who waits for whom")
 	for _, l := range t.waits.text(most) {
 		t.lines(t.s.wrap("  "+l[:len(l)-len(strings.TrimLeft(l, " "))], "      ", l))
+	}
+}
+
+// otherStack shows where the task stands that the cause is about.
+func (t *text) otherStack() {
+	if t.other == nil {
+		return
+	}
+	t.title(t.other.title)
+	if t.s.Verbose {
+		Stack(&t.Buffer, t.other.trace, t.s)
+		return
+	}
+	for i, f := range t.other.frames {
+		if i == minStack {
+			t.printf("     %s\n", t.s.paint(dim, fmt.Sprintf("(%d more: bt %d shows them)", len(t.other.frames)-i, t.other.trace.Task.PID)))
+			break
+		}
+		t.lines(t.frame(f))
 	}
 }
 
