@@ -109,7 +109,7 @@ func (l Look) holds(k Code, f *function) bool {
 		len(l.Any) > 0 && len(common(l.Any, f.calls)) == 0,
 		len(common(l.None, f.calls)) > 0,
 		len(l.Compares) > 0 && len(common(l.Compares, f.compares)) == 0,
-		len(l.Uses) > 0 && len(common(l.Uses, f.uses)) == 0,
+		len(l.Uses) > 0 && len(f.has(l.Uses)) == 0,
 		len(l.Defines) > 0 && !slices.ContainsFunc(l.Defines, has),
 		slices.ContainsFunc(l.Lacks, has):
 		return false
@@ -134,7 +134,7 @@ func (l Look) words(f *function) string {
 	if found := common(l.Compares, f.compares); len(found) > 0 {
 		all = append(all, "compares something with "+numbers(found))
 	}
-	if found := common(l.Uses, f.uses); len(found) > 0 {
+	if found := f.has(l.Uses); len(found) > 0 {
 		all = append(all, "has "+strings.Join(found, ", "))
 	}
 	text := strings.Join(all, " and ")

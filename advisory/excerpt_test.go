@@ -2,6 +2,7 @@ package advisory
 
 import (
 	"bufio"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -73,7 +74,7 @@ func (e *excerpt) write(w *strings.Builder) {
 	}
 }
 
-func readExcerpts(t *testing.T, path string) []*excerpt {
+func readExcerpts(t testing.TB, path string) []*excerpt {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -156,4 +157,113 @@ func TestSignaturesDamaged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// On a machine booted with preempt=full the kernel has patched the calls of
+// cond_resched() out: that the fix is not to be seen then says nothing.
+func TestPatchedOut(t *testing.T) {
+	all, err := Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := Find(all, "memcg-oom-soft-lockup")
+	patched := 0
+	for _, e := range readExcerpts(t, filepath.Join("testdata", "code", a.ID+".txt")) {
+		if e.state != Fixed {
+			continue
+		}
+		for at, code := range e.code {
+			for i := range len(code) - 5 {
+				to := at + kernel.Addr(i+5) + kernel.Addr(int64(int32(binary.LittleEndian.Uint32(code[i+1:]))))
+				if s, _, ok := e.SymbolAt(to); code[i] == 0xe8 && ok && slices.Contains(a.Code[0].Fixed.Any, s.Name) {
+					copy(code[i:], patchedOut)
+					patched++
+				}
+			}
+		}
+		if v := a.CheckCode(e); v.State != Undecided {
+			t.Errorf("%s with preempt=full: %v (%s)", e.kernel, v.State, v.Reason)
+		}
+	}
+	if patched == 0 {
+		t.Error("no call was patched out")
+	}
+}
+
+// The guide's table has them all, and what each was tested on.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile("../docs/advisories.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make(map[string]string)
+	for line := range strings.Lines(string(guide)) {
+		if id, row, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` | "); ok {
+			rows[id] = row
+		}
+	}
+	for _, a := range all {
+		row := rows[a.ID]
+		want := []string{a.Title, a.CVE, "| " + a.Fixed[0].Version + " |", "| " + strings.Join(a.Stable, ", ") + " |"}
+		for _, e := range readExcerpts(t, filepath.Join("testdata", "code", a.ID+".txt")) {
+			_, version, _ := strings.Cut(e.kernel, "=")
+			want = append(want, version)
+		}
+		for _, w := range want {
+			if !strings.Contains(row, w) {
+				t.Errorf("docs/advisories.md says of %s %q, without %q", a.ID, row, w)
+			}
+		}
+	}
+}
+
+// A dump's code may be anything.
+func FuzzCheckCode(f *testing.F) {
+	all, err := Shipped()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte{0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0, 0xc3}, uint64(10), "tcp_close.cold")
+	f.Add([]byte{0x2e, 0x2e, 0x2e, 0x31, 0xc0, 0xc3}, uint64(1<<40), "__pfx_")
+	f.Fuzz(func(t *testing.T, code []byte, size uint64, other string) {
+		const at kernel.Addr = 0xffffffff81000000
+		for _, a := range all {
+			e := &excerpt{code: make(map[kernel.Addr][]byte)}
+			for i, s := range a.Code {
+				addr := at + kernel.Addr(i)*4096
+				e.symbols = append(e.symbols, kernel.Symbol{Name: s.In[0], Addr: addr, Size: size})
+				e.code[addr] = code
+			}
+			e.symbols = append(e.symbols, kernel.Symbol{Name: other, Addr: at + 1<<16, Size: size}, kernel.Symbol{Name: "", Addr: at - 64, Size: 64})
+			if v := a.CheckCode(e); (v.State == Undecided) != (v.Reason == "") {
+				t.Errorf("%s: %+v", a.ID, v)
+			}
+		}
+	})
+}
+
+// What it costs to ask of one bug: the excerpts of all, each once.
+func BenchmarkCheckCode(b *testing.B) {
+	all, err := Shipped()
+	if err != nil {
+		b.Fatal(err)
+	}
+	excerpts := make([][]*excerpt, len(all))
+	n := 0
+	for i, a := range all {
+		excerpts[i] = readExcerpts(b, filepath.Join("testdata", "code", a.ID+".txt"))
+		n += len(excerpts[i])
+	}
+	for b.Loop() {
+		for i, a := range all {
+			for _, e := range excerpts[i] {
+				a.CheckCode(e)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/question")
 }

@@ -20,8 +20,8 @@ const (
 type function struct {
 	calls    []string // functions that it calls or jumps to directly, without suffixes
 	compares []int64  // numbers in its cmp instructions
-	uses     []string // its instructions, "xadd"
-	whole    bool     // all of it was understood
+	uses     map[x86asm.Op]bool
+	whole    bool // all of it was understood
 }
 
 // patchedOut is what lies in place of a call through a static_call that returns
@@ -32,7 +32,7 @@ var patchedOut = []byte{0x2e, 0x2e, 0x2e, 0x31, 0xc0}
 // read disassembles a function and the pieces that the compiler split from it: what
 // its code jumps to under the same name with another suffix (.cold, .part.0).
 func read(k Code, sym kernel.Symbol) *function {
-	f := &function{whole: true}
+	f := &function{whole: true, uses: make(map[x86asm.Op]bool)}
 	pieces := []kernel.Symbol{sym}
 	for i := 0; i < len(pieces); i++ {
 		if i == maxPieces || !f.readPiece(k, pieces[i], &pieces) {
@@ -85,11 +85,9 @@ func (f *function) readPiece(k Code, sym kernel.Symbol, pieces *[]kernel.Symbol)
 	return true
 }
 
-// note keeps an instruction's name and the number that it compares with.
+// note keeps what an instruction does and the number that it compares with.
 func (f *function) note(insn x86.Insn) {
-	if name := strings.ToLower(insn.Op.String()); !slices.Contains(f.uses, name) {
-		f.uses = append(f.uses, name)
-	}
+	f.uses[insn.Op] = true
 	if insn.Op != x86asm.CMP {
 		return
 	}
@@ -102,4 +100,15 @@ func (f *function) note(insn x86.Insn) {
 func base(name string) string {
 	name, _, _ = strings.Cut(name, ".")
 	return name
+}
+
+// has returns those of the instructions that the function has.
+func (f *function) has(names []string) []string {
+	var found []string
+	for _, name := range names {
+		if f.uses[instructions[name]] {
+			found = append(found, name)
+		}
+	}
+	return found
 }

@@ -308,17 +308,17 @@ func (l *linter) look(path string, k Look) {
 		}
 	}
 	for i, name := range k.Uses {
-		if !instructions[name] {
+		if instructions[name] == 0 {
 			l.complain(fmt.Sprintf("%s.uses[%d]", path, i), "%q is no instruction that is known; they are written in small letters", name)
 		}
 	}
 }
 
-// instructions are the names that an instruction can have.
-var instructions = func() map[string]bool {
-	all := make(map[string]bool)
+// instructions are those that there are, by name; 0 is none.
+var instructions = func() map[string]x86asm.Op {
+	all := make(map[string]x86asm.Op)
 	for op := x86asm.Op(1); op <= x86asm.XTEST; op++ {
-		all[strings.ToLower(op.String())] = true
+		all[strings.ToLower(op.String())] = op
 	}
 	return all
 }()
