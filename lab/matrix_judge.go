@@ -11,8 +11,9 @@ type Answer struct {
 	Class      string   `json:"class,omitempty"` // as in package explain; "" when nothing was found
 	Title      string   `json:"title,omitempty"`
 	Confidence string   `json:"confidence,omitempty"`
-	Names      []string `json:"names,omitempty"` // the functions, types and slab caches that it names
-	Error      string   `json:"error,omitempty"` // why nothing could be said
+	Signature  string   `json:"signature,omitempty"` // that dumps of one bug share
+	Names      []string `json:"names,omitempty"`     // the functions, types and slab caches that it names
+	Error      string   `json:"error,omitempty"`     // why nothing could be said
 }
 
 // Judgement is how an answer stands against the truth.

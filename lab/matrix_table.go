@@ -78,11 +78,25 @@ func (t *Table) Markdown(w io.Writer) error {
 	if slices.ContainsFunc(t.Cells, func(c *Cell) bool { return c.Happened != "" }) {
 		b.WriteString("\n" + t.happened())
 	}
-	kernel := ""
+	for _, of := range t.Totals() {
+		t.kernelMarkdown(&b, of.Kernel)
+	}
+	t.signaturesMarkdown(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// kernelMarkdown writes the table of one kernel.
+func (t *Table) kernelMarkdown(b *strings.Builder, kernel string) {
+	fmt.Fprintf(b, "\n## %s\n\n| scenario | what it does | ended in | class | culprit | first finding | |\n| --- | --- | --- | --- | --- | --- | --- |\n", kernel)
+	var missing []string
 	for _, c := range t.Cells {
-		if c.Kernel != kernel {
-			kernel = c.Kernel
-			fmt.Fprintf(&b, "\n## %s\n\n| scenario | what it does | ended in | class | culprit | first finding | |\n| --- | --- | --- | --- | --- | --- | --- |\n", kernel)
+		switch {
+		case c.Kernel != kernel:
+			continue
+		case c.Judgement == NotOffered:
+			missing = append(missing, markdownCell(c.name()))
+			continue
 		}
 		finding := "-"
 		if a := c.Answer; a != nil {
@@ -95,7 +109,7 @@ func (t *Table) Markdown(w io.Writer) error {
 				finding = "nothing"
 			}
 		}
-		judgement := string(c.Judgement)
+		judgement := string(cmp.Or(c.Judgement, "not run"))
 		if c.Reason != "" {
 			judgement += ": " + c.Reason
 		}
@@ -104,10 +118,70 @@ func (t *Table) Markdown(w io.Writer) error {
 		for i := range row {
 			row[i] = markdownCell(row[i])
 		}
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if len(missing) > 0 {
+		fmt.Fprintf(b, "\nNot there: %s.\n", strings.Join(missing, ", "))
+	}
+}
+
+// SharedSignatures returns the scenarios whose crashes have one signature, where those
+// are several; each group and the groups are in order.
+func (t *Table) SharedSignatures() [][]string {
+	groups := make(map[string][]string)
+	for _, c := range t.Cells {
+		if c.Answer == nil || c.Answer.Signature == "" {
+			continue
+		}
+		if s := c.Answer.Signature; !slices.Contains(groups[s], c.Scenario) {
+			groups[s] = append(groups[s], c.Scenario)
+		}
+	}
+	var shared [][]string
+	for _, group := range groups {
+		if len(group) > 1 {
+			slices.Sort(group)
+			shared = append(shared, group)
+		}
+	}
+	slices.SortFunc(shared, slices.Compare)
+	return shared
+}
+
+// UnstableSignatures returns the scenarios that have not one signature in all of their
+// crashes, in order.
+func (t *Table) UnstableSignatures() []string {
+	first := make(map[string]string)
+	var unstable []string
+	for _, c := range t.Cells {
+		if c.Answer == nil || c.Answer.Signature == "" {
+			continue
+		}
+		if s, ok := first[c.Scenario]; ok && s != c.Answer.Signature && !slices.Contains(unstable, c.Scenario) {
+			unstable = append(unstable, c.Scenario)
+		} else if !ok {
+			first[c.Scenario] = c.Answer.Signature
+		}
+	}
+	slices.Sort(unstable)
+	return unstable
+}
+
+func (t *Table) signaturesMarkdown(b *strings.Builder) {
+	if !slices.ContainsFunc(t.Cells, func(c *Cell) bool { return c.Answer != nil && c.Answer.Signature != "" }) {
+		return
+	}
+	b.WriteString("\n## Signatures\n\n")
+	shared, unstable := t.SharedSignatures(), t.UnstableSignatures()
+	for _, group := range shared {
+		fmt.Fprintf(b, "- One signature: %s\n", markdownCell(strings.Join(group, ", ")))
+	}
+	if len(unstable) > 0 {
+		fmt.Fprintf(b, "- Not the same signature on all kernels: %s\n", markdownCell(strings.Join(unstable, ", ")))
+	}
+	if len(shared) == 0 && len(unstable) == 0 {
+		b.WriteString("Different crashes have different signatures, and each has the same on all kernels.\n")
+	}
 }
 
 // maxMarkdownCell bounds what one cell of a table shows.

@@ -258,7 +258,7 @@ func TestTable(t *testing.T) {
 		"| 6.1 | 4 | 3 | 1 (33 %) | 2 | 1 | 1 | 1 | 0 | 0 | 0 |",
 		`| x/A | counts down \| up | panic | refcount | f\_g | refcount, certain: in f\_g | right |`,
 		"| x/D | - | alive | - | - | nothing | right |",
-		`| x/A debug=on | counts down \| up | - | refcount | f\_g | - | not there |`,
+		"Not there: x/A debug=on.",
 	} {
 		if !strings.Contains(text.String(), line+"\n") {
 			t.Errorf("no line %s in\n%s", line, text.String())
@@ -270,5 +270,28 @@ func TestTable(t *testing.T) {
 	}
 	if err := json.Unmarshal(data.Bytes(), &back); err != nil || len(back.Cells) != 5 || len(back.Totals) != 2 {
 		t.Errorf("JSON %v: %s", err, data.Bytes())
+	}
+}
+
+func TestSignatures(t *testing.T) {
+	cell := func(scenario, kernel, signature string) *Cell {
+		return &Cell{Scenario: scenario, Kernel: kernel, Answer: &Answer{Signature: signature}}
+	}
+	table := &Table{Cells: []*Cell{
+		cell("a", "6.1", "1"), cell("b", "6.1", "2"), cell("c", "6.1", "1"), cell("d", "6.1", ""), {Scenario: "e", Kernel: "6.1"},
+		cell("a", "7.2", "1"), cell("b", "7.2", "3"), cell("c", "7.2", "1"), cell("d", "7.2", "4"), cell("b", "8.0", "2"), cell("f", "8.0", "3"),
+	}}
+	if diff := cmp.Diff([][]string{{"a", "c"}, {"b", "f"}}, table.SharedSignatures()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"b"}, table.UnstableSignatures()); diff != "" {
+		t.Error(diff)
+	}
+	var text bytes.Buffer
+	if err := table.Markdown(&text); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(text.String(), "- One signature: a, c\n- One signature: b, f\n- Not the same signature on all kernels: b\n") {
+		t.Errorf("the end of\n%s", text.String())
 	}
 }

@@ -50,7 +50,7 @@ func explainDump(path string, style report.Style) (*explained, error) {
 
 // answerOf is what a finding says, in words that can be held against the truth.
 func answerOf(f *explain.Finding) lab.Answer {
-	a := lab.Answer{Class: string(f.Class), Title: f.Title, Confidence: f.Confidence.String()}
+	a := lab.Answer{Class: string(f.Class), Title: f.Title, Confidence: f.Confidence.String(), Signature: f.Signature}
 	a.Names = strings.FieldsFunc(f.Title, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_.-", r)
 	})
