@@ -248,14 +248,15 @@ func (r *requests) pick(half []halfOpen, slot uint64) error {
 // finish completes a connection, and closes it. Its request socket is freed as it
 // should be: the references of SYN/ACKs are given back before accept() is called.
 func (r *requests) finish(port uint16) error {
-	list := r.daemon.take(port)
-	for _, p := range slices.Backward(list) {
-		if err := p.Judge(nfqueue.Accept()); err != nil {
-			return err
-		}
+	if err := r.pass(port); err != nil {
+		return err
 	}
 	if err := connected(r.dialled[port], longEnough); err != nil {
 		return fmt.Errorf("finish the connection from port %d: %w", port, err)
+	}
+	// It may have been sent once more meanwhile, but is not from now on.
+	if err := errors.Join(r.daemon.catchUp(0), r.pass(port)); err != nil {
+		return err
 	}
 	fd, err := r.listenerOf(port).accept(port, longEnough)
 	if err != nil {
@@ -263,6 +264,16 @@ func (r *requests) finish(port uint16) error {
 	}
 	unix.Close(fd)
 	return r.hangUp(port)
+}
+
+// pass lets the SYN/ACKs to a port pass that are held, the last one first.
+func (r *requests) pass(port uint16) error {
+	for _, p := range slices.Backward(r.daemon.take(port)) {
+		if err := p.Judge(nfqueue.Accept()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *requests) listenerOf(port uint16) *listener {
@@ -444,10 +455,8 @@ func (r *requests) lookAtNeighbour() error {
 	}
 	r.Step("let the neighbour's handshake end")
 	port := r.neighbour.Remote.Port()
-	for _, p := range slices.Backward(r.daemon.take(port)) {
-		if err := p.Judge(nfqueue.Accept()); err != nil {
-			return err
-		}
+	if err := r.pass(port); err != nil {
+		return err
 	}
 	fate := "accepted"
 	if err := connected(r.dialled[port], longEnough); err != nil {
