@@ -7,11 +7,9 @@ import (
 
 // CarveOutNow decides whether SYN/ACKs that this machine makes are kept out of the queues
 // on the kernel that runs, and says why.
-func (c *Config) CarveOutNow() (carveOut bool, why string) {
-	return c.CarveOut.decide(guard.Exposed)
-}
+func (c *Config) CarveOutNow() (carveOut bool, why string) { return c.CarveOut.decide(guard.Exposed) }
 
-// decide keeps them out where [guard.Needed] says so, unless the file says otherwise.
+// decide asks what the guard asks, unless the configuration leaves no choice.
 func (c CarveOut) decide(check func() (exposure.Answer, error)) (carveOut bool, why string) {
 	switch c {
 	case CarveOutAlways:
