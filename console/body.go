@@ -122,13 +122,13 @@ func (b *body) stack(s string) bool {
 	}
 	f, ok := ParseFrame(s)
 	if !ok {
-		b.aside = b.aside || s == "Preemption disabled at:"
+		b.aside = s == "Preemption disabled at:" || strings.HasSuffix(s, ") at:") // of lockdep's locks
 		return false
 	}
 	if b.aside {
 		b.aside = false
 		if len(b.r.Details) < maxDetails {
-			b.r.Details = append(b.r.Details, "preemption was disabled at "+f.String())
+			b.r.Details = append(b.r.Details, "at: "+f.String())
 		}
 		return true
 	}
@@ -316,7 +316,7 @@ func (b *body) blamed() bool {
 
 // moreModules reads the lines that a list of modules goes on with.
 func (b *body) moreModules(s string) bool {
-	if strings.ContainsAny(s, "=<>/+?") || strings.Contains(s, ": ") {
+	if strings.ContainsAny(s, "=<>/+?:") {
 		return false
 	}
 	b.addModules(s)

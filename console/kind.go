@@ -45,7 +45,6 @@ const (
 	Leak           Kind = "memory leak"
 	DebugObject    Kind = "debug object"
 	SKB            Kind = "socket buffer" // skb_over_panic and skb_under_panic
-	RCUDetail      Kind = "call_rcu"
 	Rust           Kind = "rust panic"
 	Session        Kind = "crash session" // a stack that crash(8) printed
 )
@@ -54,7 +53,7 @@ const (
 // same report only says that the kernel noticed.
 func (k Kind) note() bool {
 	switch k {
-	case List, RefCount, UserCopy, Fortify, Slab, SKB, DebugObject, Rust, RCUDetail, StackProtector, StackEnd, Atomic:
+	case List, RefCount, UserCopy, Fortify, Slab, SKB, DebugObject, Rust, StackProtector, StackEnd, Atomic:
 		return true
 	}
 	return false

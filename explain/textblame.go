@@ -120,6 +120,7 @@ func culpritFrame(frames []console.Frame, skip func(string) bool) *console.Frame
 		switch {
 		case systemCall(name):
 			return f
+		case strings.HasPrefix(name, "el1"): // arm64's door of exceptions that came from the kernel itself
 		case textBoundary(name):
 			if plumber != nil && (skip == nil || !skip(plumber.Name())) {
 				return plumber
@@ -278,7 +279,7 @@ var textPlumbingPrefixes = []string{
 	"test_bit", "set_bit", "clear_bit", "test_and_", "arch_test_", "arch_set_", "arch_clear_", "bitmap_", "find_next_bit", "find_first_bit", "find_last_bit", "list_", "rcu_read_", "rcu_assign", "rcu_is_watching", "rcu_note_context", "rcu_lockdep",
 	"lock_is_held", "lock_acquired", "lock_contended", "lock_downgrade", "lock_set_", "lock_unpin", "match_held_lock", "find_held_lock", "reacquire_held", "check_prev", "check_prevs", "check_noncircular", "check_deadlock", "check_irq_usage", "check_usage", "mark_held", "mark_usage", "mark_irqflags", "register_lock_class", "assign_lock_key", "look_up_lock_class",
 	"trace_irq", "trace_hardirqs", "trace_softirqs", "seqcount_", "read_seq", "write_seq", "preempt_count", "get_current", "READ_ONCE", "WRITE_ONCE", "read_once", "write_once", "mem_cgroup_from", "stackdepot_", "unwind_next_frame", "unwind_", "arch_stack_walk", "stack_access_ok", "deref_stack_reg", "update_stack_state", "get_reg",
-	"call_rcu", "call_rwsem_", "rwsem_", "down", "vunmap", "vm_unmap", "remove_vm_area", "free_vm", "put_cpu_partial", "flush_cpu_slab", "cmpxchg_double", "free_large_kmalloc", "alloc_frozen_pages", "free_frozen_pages", "alloc_pages", "pcpu_", "percpu_counter", "kmemleak_", "ref_tracker_", "debug_lockdep", "work_is_static", "read_word_at_a_time", "strscpy", "init_timer", "va_format", "print_hex_dump", "hex_dump", "kstrdup", "device_remove_file", "device_create_file", "seqprop", "alloc_page", "phys_addr", "sk_stop_timer", "proc_register",
+	"call_rcu", "call_rwsem_", "rwsem_", "down", "vunmap", "vm_unmap", "remove_vm_area", "free_vm", "put_cpu_partial", "flush_cpu_slab", "cmpxchg_double", "free_large_kmalloc", "alloc_frozen_pages", "free_frozen_pages", "alloc_pages", "pcpu_", "percpu_counter", "kmemleak_", "ref_tracker_", "debug_lockdep", "work_is_static", "read_word_at_a_time", "strscpy", "init_timer", "va_format", "print_hex_dump", "hex_dump", "kstrdup", "kasprintf", "kvasprintf", "vasprintf", "compound_head", "device_remove_file", "device_create_file", "seqprop", "alloc_page", "phys_addr", "sk_stop_timer", "proc_register",
 	"usb_start_wait_urb", "usb_bulk_msg", "usb_control_msg", "usb_internal_control_msg", "usb_kill_anchored", "hlock_class", "release_sock", "cleanup_srcu", "rb_erase", "aes_",
 	"kobject_", "kset_", "klist_", "sysfs_remove", "sysfs_create", "add_uevent_var", "device_add", "device_del", "device_register", "device_unregister", "get_device_parent", "device_private",
 	"del_timer", "mod_timer", "add_timer", "timer_is_static", "timer_delete", "lock_timer_base", "timer_shutdown", "try_to_del_timer", "hrtimer_cancel", "hrtimer_start", "hrtimer_try",

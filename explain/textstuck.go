@@ -193,12 +193,12 @@ func idling(name string) bool {
 		return true
 	}
 	trimmed := strings.TrimLeft(name, "_")
-	for _, p := range [...]string{"schedule", "io_schedule", "wait_for_", "do_wait_for", "wait_on_", "wait_event", "bit_wait", "out_of_line_wait", "prepare_to_wait", "finish_wait", "smp_call_function", "csd_lock", "on_each_cpu", "generic_exec_single",
+	for _, p := range [...]string{"schedule", "io_schedule", "wait_for_", "do_wait_for", "wait_on_", "wait_event", "bit_wait", "out_of_line_wait", "prepare_to_wait", "finish_wait", "csd_lock", "on_each_cpu", "generic_exec_single",
 		"flush_smp_call", "hrtimer_", "tick_", "update_process_times", "local_apic_timer", "smp_apic_timer", "apic_timer", "sysvec_", "asm_sysvec_", "irq_enter", "irq_exit", "irqentry_", "handle_irq", "gic_", "generic_handle", "handle_domain", "retint_", "timer_interrupt",
 		"arch_timer_", "sanitizer_cov", "preempt_count", "rcu_sched", "rcu_preempt", "rcu_eqs", "rcu_nmi", "rcu_irq", "rcu_dynticks", "rcu_read", "wait_rcu_gp", "kthread_should", "kick_", "folio_wait", "folio_lock", "lock_page", "lock_acquire", "lock_release", "stack_trace_consume", "kvm_wait", "pv_wait", "cpuidle",
-		"percpu_rwsem", "handle_percpu", "pvclock_", "ktime_get", "read_tsc", "kvm_clock", "sched_clock", "synchronize_", "do_softirq", "softirq", "pick_next", "put_prev", "perf_trace_", "trace_event_", "debug_lockdep", "ret_from_fork", "kthread"} {
+		"percpu_rwsem", "handle_percpu", "pvclock_", "ktime_get", "read_tsc", "kvm_clock", "sched_clock", "do_softirq", "softirq", "pick_next", "put_prev", "perf_trace_", "trace_event_", "debug_lockdep"} {
 		if strings.HasPrefix(trimmed, p) {
-			return p != "synchronize_" && p != "smp_call_function" && p != "kthread" && p != "ret_from_fork" || false
+			return true
 		}
 	}
 	return false
