@@ -38,12 +38,20 @@ func TestDamagedFiles(t *testing.T) {
 				for _, command := range [][]string{{"explain", "--verbose"}, {"bt", "--all", "--json"}, {"ps"}} {
 					survives(t, command, path)
 				}
+				// Of the others one after the other: each walks other structures.
+				survives(t, walks[i%len(walks)], path)
 				if t.Failed() {
 					t.Fatalf("case %d of %s", i, dump)
 				}
 			}
 		})
 	}
+}
+
+// walks are the commands that follow lists and trees of the kernel.
+var walks = [][]string{
+	{"locks"}, {"runq", "-t"}, {"timer"}, {"timer", "-r"}, {"irq"}, {"dev"}, {"dev", "-d"}, {"net"}, {"net", "-a"}, {"mount"}, {"swap"},
+	{"kmem", "-i"}, {"kmem", "-v"}, {"kmem", "-z"}, {"foreach", "files"}, {"foreach", "vm"}, {"foreach", "net"}, {"foreach", "user", "bt", "-R", "schedule"},
 }
 
 func survives(t *testing.T, command []string, path string) {
