@@ -72,7 +72,7 @@ func TestReasons(t *testing.T) {
 		"fuse-bad-inode fixed":          "fuse_iget calls iget5_locked and never make_bad_inode, as the fixed code does",
 		"nft-anonymous-set exposed":     "nft_lookup_activate never calls nf_tables_activate_set in this kernel's own code",
 		"stackrot exposed":              "do_user_addr_fault calls find_vma and never lock_mm_and_find_vma in this kernel's own code",
-		"tcp-sack-panic exposed":        "tcp_sacktag_walk calls skb_shift in a kernel without tcp_skb_shift and compares nothing with 524279 in this kernel's own code",
+		"tcp-sack-panic exposed":        "tcp_sacktag_walk calls skb_shift in a kernel without tcp_skb_shift and compares nothing with 524279 or 524280 in this kernel's own code",
 		"tcp-twsk-unique exposed":       "tcp_twsk_unique has xadd and has no cmpxchg in this kernel's own code",
 		"tcp-twsk-unique fixed":         "tcp_twsk_unique has cmpxchg, as the fixed code does",
 		"tun-short-frame exposed":       "tun_sendmsg calls build_skb and compares nothing with 13 or 14 in this kernel's own code",

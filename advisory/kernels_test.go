@@ -32,6 +32,8 @@ func TestDebian(t *testing.T) {
 		{"linux-image-cloud-amd64/bookworm", nil},
 		{"linux-image-cloud-amd64/trixie", nil},
 		{"linux-image-cloud-amd64/sid", nil},
+		{"linux-image-amd64/trixie", nil},
+		{"linux-image-rt-amd64/trixie", nil},
 	} {
 		k, err := lab.FindKernel(ctx, tt.kernel, nil)
 		if err != nil {
