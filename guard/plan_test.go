@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -246,6 +247,15 @@ func TestReadHook(t *testing.T) {
 	}
 	if h, err := readHook(dir); err != nil || h != (Hook{"1", 12, 0, 3}) {
 		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// DKMS tells versions apart by what its file says.
+func TestModuleVersion(t *testing.T) {
+	for name, want := range map[string]string{"inquest_guard.c": `MODULE_VERSION("1")`, "dkms.conf": `PACKAGE_VERSION="1"`} {
+		if text, err := fs.ReadFile(Module(), name); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s does not say %s: %v", name, want, err)
+		}
 	}
 }
 

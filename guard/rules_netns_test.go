@@ -123,17 +123,16 @@ func TestWatchNetns(t *testing.T) {
 		run(t, "iptables-nft "+r)
 	}
 	saved := run(t, "iptables-nft-save")
-	looks := make(chan *Rules, 100)
+	looks := make(chan Look, 100)
 	ended := make(chan error, 1)
 	w, err := Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { ended <- w.Run(ctx, func(r *Rules, _ time.Duration) { looks <- r }) }()
+	go func() { ended <- w.Run(ctx, func(l Look) { looks <- l }) }()
 	for range 5 {
-		r := <-looks
-		if r.Open() {
-			t.Fatalf("open: %+v", r)
+		if l := <-looks; l.Err != nil || l.Open() {
+			t.Fatalf("open: %+v", l)
 		}
 		restore := exec.Command("iptables-nft-restore")
 		restore.Stdin = strings.NewReader(saved)

@@ -44,13 +44,20 @@ func Watch(ctx context.Context) (*Watcher, error) {
 	return &Watcher{changes: conn, netns: ns, Interval: 2 * time.Second}, nil
 }
 
-// Run applies the carve-outs now and after each change, until the context ends. done
-// hears of each time that there was something to do, and of the first, with the time
-// since the change was told.
-func (w *Watcher) Run(ctx context.Context, done func(r *Rules, after time.Duration)) error {
+// Look is what a [Watcher] tells.
+type Look struct {
+	*Rules               // as they are now
+	After  time.Duration // from the news of a change to the carve-outs' return
+	Err    error         // in place of Rules: it is tried again after the watcher's Interval
+}
+
+// Run applies the carve-outs now and after each change, until the context ends. tell
+// hears of each time that there was something to do, and of the first. Only if that
+// fails it is the end: what fails later may work the next time.
+func (w *Watcher) Run(ctx context.Context, tell func(Look)) error {
 	defer w.netns.Close()
-	told := make(chan time.Time, 1)
-	go w.listen(ctx, told)
+	news := make(chan time.Time, 1)
+	go w.listen(ctx, news)
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
@@ -58,12 +65,12 @@ func (w *Watcher) Run(ctx context.Context, done func(r *Rules, after time.Durati
 			result <- err
 			return
 		}
-		result <- w.keep(ctx, told, done)
+		result <- w.keep(ctx, news, tell)
 	}()
 	return <-result
 }
 
-func (w *Watcher) listen(ctx context.Context, told chan<- time.Time) {
+func (w *Watcher) listen(ctx context.Context, news chan<- time.Time) {
 	for {
 		// An overrun means that something has changed, too.
 		_, err := w.changes.Receive()
@@ -71,44 +78,44 @@ func (w *Watcher) listen(ctx context.Context, told chan<- time.Time) {
 			return
 		}
 		select {
-		case told <- time.Now():
+		case news <- time.Now():
 		default: // one that waits is enough
 		}
 	}
 }
 
-func (w *Watcher) keep(ctx context.Context, told <-chan time.Time, done func(*Rules, time.Duration)) error {
+func (w *Watcher) keep(ctx context.Context, news <-chan time.Time, tell func(Look)) error {
 	tick := time.NewTicker(w.Interval)
 	defer tick.Stop()
-	since, first := time.Now(), true
-	for {
-		before, err := ReadRules(ctx)
+	since := time.Now()
+	for first := true; ; first = false {
+		rules, did, err := keepOnce(ctx, first)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, ErrBusyRules): // the next change comes at once
-		case err != nil:
+		case first && err != nil:
 			return err
-		case first || before.wants():
-			after, err := ApplyRules(ctx)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil && !errors.Is(err, ErrBusyRules) {
-				return err
-			}
-			if err == nil {
-				first = false
-				done(after, time.Since(since))
-			}
+		case err != nil:
+			tell(Look{Err: err})
+		case did:
+			tell(Look{Rules: rules, After: time.Since(since)})
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case since = <-told:
+		case since = <-news:
 		case since = <-tick.C:
 		}
 	}
+}
+
+// keepOnce does what there is to do, and reports whether it was anything.
+func keepOnce(ctx context.Context, always bool) (r *Rules, did bool, err error) {
+	if r, err = ReadRules(ctx); err != nil || !always && !r.wants() {
+		return r, false, err
+	}
+	r, err = ApplyRules(ctx)
+	return r, true, err
 }
 
 // wants reports whether there is anything that ApplyRules would do.

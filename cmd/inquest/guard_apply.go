@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -99,7 +100,9 @@ func (a *application) report(ctx context.Context) error {
 	} else {
 		if a.rule || !a.hook {
 			printRules(a.io, s.Rules)
-			fmt.Fprintln(a.io.out, whatRulesCost)
+			if slices.ContainsFunc(s.Rules.Points, func(p guard.Point) bool { return p.State == guard.Shielded }) {
+				fmt.Fprintln(a.io.out, whatRulesCost)
+			}
 		}
 		if a.hook {
 			printHook(a.io, s.Hook)
@@ -147,15 +150,19 @@ func (a *application) keepRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx, func(r *guard.Rules, after time.Duration) {
+	return w.Run(ctx, func(l guard.Look) {
 		if out, ok := a.io.out.(interface{ Flush() error }); ok {
 			defer out.Flush()
 		}
-		if a.json {
-			json.NewEncoder(a.io.out).Encode(kept{time.Now(), after.Seconds(), r})
-			return
+		now := time.Now()
+		switch {
+		case l.Err != nil:
+			fmt.Fprintf(a.io.err, "%s: %v; trying again\n", now.Format(time.RFC3339), l.Err)
+		case a.json:
+			json.NewEncoder(a.io.out).Encode(kept{now, l.After.Seconds(), l.Rules})
+		default:
+			fmt.Fprintf(a.io.out, "%s: carve-outs are in force, %.1f ms after the change\n", now.Format(time.RFC3339), l.After.Seconds()*1000)
+			printRules(a.io, l.Rules)
 		}
-		fmt.Fprintf(a.io.out, "%s: carve-outs are in force, %.1f ms after the change\n", time.Now().Format(time.RFC3339), after.Seconds()*1000)
-		printRules(a.io, r)
 	})
 }
