@@ -28,7 +28,8 @@ var FreedTwice = &Analyzer{
 	Doc:  "an object freed that is on a free list already",
 	Run: func(c *Case) []Finding {
 		cr := c.Crash
-		if cr == nil || cr.Trace == nil || cr.Event == nil || cr.Event.Kind != KindBug || !strings.Contains(cr.Event.Trigger, "mm/slub.c") {
+		if cr == nil || cr.Trace == nil || cr.Event == nil || cr.Event.Kind != KindBug ||
+			!strings.Contains(cr.Event.Trigger, "mm/slub.c") && !allocatorNames[functionOf(cr.Event.Trigger)] {
 			return nil
 		}
 		freer, at := c.freer()

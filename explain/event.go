@@ -62,11 +62,11 @@ var opening = []struct {
 	re   *regexp.Regexp
 }{
 	{KindPanic, regexp.MustCompile(`^Kernel panic - not syncing: (?P<trigger>.*)`)},
-	{KindBug, regexp.MustCompile(`^kernel BUG at (?P<trigger>.*)!$`)},
+	{KindBug, regexp.MustCompile(`^[kK]ernel BUG at (?P<trigger>.*?)(?:!| \[verbose debug info unavailable\])$`)},
 	{KindPageFault, regexp.MustCompile(`^BUG: (?:kernel NULL pointer dereference, address: |unable to handle page fault for address: |unable to handle kernel (?:NULL pointer dereference|paging request) at )(?P<address>[0-9a-f]+)`)},
 	{KindProtection, regexp.MustCompile(`^(?:Oops: )?general protection fault(?:, (?:probably|maybe) for (?:non-canonical )?address 0x(?P<address>[0-9a-f]+))?.*: (?P<code>[0-9a-f]{4}) \[#`)},
 	{KindDouble, regexp.MustCompile(`^(?:Oops: |traps: PANIC: |PANIC: )?double fault`)},
-	{KindStack, regexp.MustCompile(`^(?:BUG: (?:IRQ|TASK|NMI|#DF|.*) stack guard page was hit at (?P<address>[0-9a-f]+)|kernel stack overflow|BUG: stack guard page was hit at (?P<address2>[0-9a-f]+))`)},
+	{KindStack, regexp.MustCompile(`^(?:BUG: (?:IRQ|TASK|NMI|#DF|.*) stack guard page was hit at \(?(?P<address>[0-9a-f]*)|kernel stack overflow|BUG: stack guard page was hit at \(?(?P<address2>[0-9a-f]*))`)},
 	{KindInvalidOp, regexp.MustCompile(`^(?:Oops: )?invalid opcode: (?P<code>[0-9a-f]{4}) \[#`)},
 	{KindDivide, regexp.MustCompile(`^(?:Oops: )?divide error: (?P<code>[0-9a-f]{4}) \[#`)},
 	{KindOtherTrap, regexp.MustCompile(`^(?:Oops: )?(?P<trigger>int3|bounds|stack segment|alignment check|segment not present|invalid TSS|coprocessor[a-z ]*|simd exception|control protection|overflow|debug): (?P<code>[0-9a-f]{4}) \[#`)},

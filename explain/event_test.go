@@ -33,6 +33,18 @@ func TestEvents(t *testing.T) {
 			RIP: 0010:fault_null+0x5/0x20 [crasher]
 			CR2: 0000000000000040 CR3: 0000000003b2c000 CR4: 00000000003506e0`,
 			[]Event{{Kind: KindPageFault, CPU: 1, PID: 77, Comm: "a name", RIP: "fault_null+0x5", Address: "0000000000000040", Code: "0002"}}},
+		{"BUG without the place in the source (no CONFIG_DEBUG_BUGVERBOSE)", `
+			Kernel BUG at kmem_cache_free+0x284/0x2a0 [verbose debug info unavailable]
+			invalid opcode: 0000 [#1] SMP
+			CPU: 0 PID: 1 Comm: init Not tainted 6.1.192-nfqbug #1
+			RIP: 0010:kmem_cache_free+0x284/0x2a0`,
+			[]Event{{Kind: KindBug, CPU: 0, PID: 1, Comm: "init", RIP: "kmem_cache_free+0x284", Code: "0000", Trigger: "kmem_cache_free+0x284/0x2a0"}}},
+		{"guard page, with pointers that are hidden until there is entropy", `
+			BUG: TASK stack guard page was hit at (____ptrval____) (stack is (____ptrval____)..(____ptrval____))
+			stack guard page: 0000 [#1] SMP
+			CPU: 0 PID: 1 Comm: init Not tainted 6.1.192-nfqbug #1
+			RIP: 0010:recursive_loop+0x2f/0xb0 [lkdtm]`,
+			[]Event{{Kind: KindStack, CPU: 0, PID: 1, Comm: "init", RIP: "recursive_loop+0x2f"}}},
 		{"page fault, 4.18", `
 			BUG: unable to handle kernel paging request at ffffb2c841a3be00
 			Oops: 0000 [#1] SMP NOPTI

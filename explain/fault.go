@@ -220,6 +220,11 @@ func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness
 	default:
 		f.Title = fmt.Sprintf("%s a wild address in %s", verb, function)
 	}
+	if area := c.behindArea(kernel.Addr(addr)); bad.class == WildPointer && area != nil {
+		f.Class = OutOfBounds
+		f.Title = fmt.Sprintf("%s what lies behind the end of a vmalloc area, in %s", verb, BlameFor(c.places(c.Crash.Trace.Frames[c.Crash.Culprit:])).Function)
+		bad.what += fmt.Sprintf(", the guard page behind the %d bytes that %s allocated at %v", area.Size, area.Symbol, area.Start)
+	}
 	f.Evidence = []Evidence{
 		{Text: fmt.Sprintf("%s at %s", site.Insn.Text(c.symname), name), Addr: site.PC, Check: fmt.Sprintf("dis -r %v", site.PC)},
 		{Text: fmt.Sprintf("%s %#x: %s", verb, addr, bad.what), Addr: kernel.Addr(addr)},
@@ -232,6 +237,16 @@ func (c *Case) accessFinding(name string, a x86.Access, addr uint64, bad badness
 		c.Crash.doubt("the error code %#x and the instruction disagree on read or write", code)
 	}
 	return f
+}
+
+// behindArea is the vmalloc area in whose guard page an address lies; nil where it is in
+// none.
+func (c *Case) behindArea(at kernel.Addr) *heap.Area {
+	mem, err := c.heap().Identify(at)
+	if err != nil || mem.Area == nil || mem.Area.Size == 0 || at < mem.Area.Start+kernel.Addr(mem.Area.Size) || at >= mem.Area.End {
+		return nil
+	}
+	return mem.Area
 }
 
 // symname names addresses in disassembly.

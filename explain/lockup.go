@@ -47,6 +47,15 @@ var Lockup = &Analyzer{
 func (c *Case) stuckFrames() (*stack.Trace, []stack.Frame) {
 	cr := c.Crash
 	trace, from := cr.Trace, cr.Culprit
+	if trace != nil {
+		end := endOfPanic(trace.Frames)
+		for i := end; i < len(trace.Frames); i++ {
+			if trace.Frames[i].RegsAt != 0 { // what the watchdog's timer interrupted
+				from = i
+				break
+			}
+		}
+	}
 	if cr.Event.CPU >= 0 && cr.Event.CPU != cr.CPU {
 		t, _ := c.Kernel.Current(cr.Event.CPU)
 		if t == nil {
