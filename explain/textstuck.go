@@ -186,8 +186,9 @@ func watched(frames []console.Frame) bool {
 	return false
 }
 
-// idling are functions in which a CPU or a task is whatever it waits for: besides plumbing
-// those of timers, interrupts between CPUs, and of tracing what it does.
+// idling are functions in which a CPU or a task is whatever it waits for or does over and
+// over: besides plumbing those of timers, of interrupts between CPUs, of tracing, and the
+// small helpers in which a watchdog happens to find a loop.
 func idling(name string) bool {
 	if scheduling[name] || idlingNames[name] {
 		return true
@@ -196,7 +197,7 @@ func idling(name string) bool {
 	for _, p := range [...]string{"schedule", "io_schedule", "wait_for_", "do_wait_for", "wait_on_", "wait_event", "bit_wait", "out_of_line_wait", "prepare_to_wait", "finish_wait", "csd_lock", "on_each_cpu", "generic_exec_single",
 		"flush_smp_call", "hrtimer_", "tick_", "update_process_times", "local_apic_timer", "smp_apic_timer", "apic_timer", "sysvec_", "asm_sysvec_", "irq_enter", "irq_exit", "irqentry_", "handle_irq", "gic_", "generic_handle", "handle_domain", "retint_", "timer_interrupt",
 		"arch_timer_", "sanitizer_cov", "preempt_count", "rcu_sched", "rcu_preempt", "rcu_eqs", "rcu_nmi", "rcu_irq", "rcu_dynticks", "rcu_read", "wait_rcu_gp", "kthread_should", "kick_", "folio_wait", "folio_lock", "lock_page", "lock_acquire", "lock_release", "stack_trace_consume", "kvm_wait", "pv_wait", "cpuidle",
-		"percpu_rwsem", "handle_percpu", "pvclock_", "ktime_get", "read_tsc", "kvm_clock", "sched_clock", "do_softirq", "softirq", "pick_next", "put_prev", "perf_trace_", "trace_event_", "debug_lockdep"} {
+		"percpu_rwsem", "is_ftrace", "virt_addr_valid", "srcu_read", "prandom_", "get_random", "msg_print", "print_time", "prb_", "jhash", "siphash", "hsiphash", "build_skb", "consume_skb", "kfree_skb", "skb_release", "migration_entry", "count_memcg", "mem_cgroup_", "get_mem_cgroup", "check_zeroed", "cache_alloc", "free_percpu", "free_thread_stack", "handle_percpu", "pvclock_", "ktime_get", "read_tsc", "kvm_clock", "sched_clock", "do_softirq", "softirq", "pick_next", "put_prev", "perf_trace_", "trace_event_", "debug_lockdep"} {
 		if strings.HasPrefix(trimmed, p) {
 			return true
 		}

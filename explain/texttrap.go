@@ -93,6 +93,7 @@ var TextBug = &TextAnalyzer{
 			}
 			bugPlace(r, &f, at)
 		case console.Atomic:
+			at = culprit(textFrames(r), idling)
 			f.Title = "sleep in atomic context" + in(at)
 			if strings.Contains(r.What, "scheduling") {
 				f.Title = "scheduling while atomic" + in(at)
