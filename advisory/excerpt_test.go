@@ -56,24 +56,6 @@ func (e *excerpt) Slice(addr kernel.Addr, n int) ([]byte, error) {
 	return code[:n], nil
 }
 
-// write prints the excerpt as readExcerpts reads it.
-func (e *excerpt) write(w *strings.Builder) {
-	fmt.Fprintf(w, "kernel %s %v\n", e.kernel, e.state)
-	for _, s := range e.symbols {
-		fmt.Fprintf(w, "symbol %x %d %s\n", uint64(s.Addr), s.Size, s.Name)
-	}
-	for _, s := range e.symbols {
-		code := e.code[s.Addr]
-		if len(code) == 0 {
-			continue
-		}
-		fmt.Fprintf(w, "code %x\n", uint64(s.Addr))
-		for line := range slices.Chunk(code, 40) {
-			fmt.Fprintf(w, "%x\n", line)
-		}
-	}
-}
-
 func readExcerpts(t testing.TB, path string) []*excerpt {
 	t.Helper()
 	f, err := os.Open(path)

@@ -4,6 +4,7 @@ package advisory
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,4 +98,22 @@ func (r recorder) Slice(addr kernel.Addr, n int) ([]byte, error) {
 		r.to.code[addr] = slices.Clone(code)
 	}
 	return code, err
+}
+
+// write prints the excerpt as readExcerpts reads it.
+func (e *excerpt) write(w *strings.Builder) {
+	fmt.Fprintf(w, "kernel %s %v\n", e.kernel, e.state)
+	for _, s := range e.symbols {
+		fmt.Fprintf(w, "symbol %x %d %s\n", uint64(s.Addr), s.Size, s.Name)
+	}
+	for _, s := range e.symbols {
+		code := e.code[s.Addr]
+		if len(code) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "code %x\n", uint64(s.Addr))
+		for line := range slices.Chunk(code, 40) {
+			fmt.Fprintf(w, "%x\n", line)
+		}
+	}
 }
