@@ -73,14 +73,16 @@ func NewID(release, banner, signature string) ID {
 		return ""
 	}
 	id.Base = first(releaseVersion, release)
+	// In front of the build's number stands the compiler, which has a version of Debian, too.
+	_, built, _ := strings.Cut(banner, ") #")
 	switch {
 	case redHat.MatchString(release):
 		id.Vendor = RHEL
 	case amazonRelease.MatchString(release):
 		id.Vendor = Amazon
-	case first(debianVersion, banner) != "":
-		id.Vendor, id.Base, id.Package = Debian, first(debianVersion, banner), first(debianPackage, banner)
-	case signature != "" || strings.Contains(banner, "-Ubuntu "):
+	case first(debianVersion, built) != "":
+		id.Vendor, id.Base, id.Package = Debian, first(debianVersion, built), first(debianPackage, built)
+	case signature != "" || strings.Contains(built, "-Ubuntu "):
 		id.Vendor, id.Base = Ubuntu, first(ubuntuVersion, signature)
 	case suseRelease.MatchString(release):
 		id.Vendor = SUSE
