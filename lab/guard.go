@@ -75,7 +75,7 @@ func (k *Kernel) GuardModule(ctx context.Context, progress func(string)) (string
 }
 
 func (k *Kernel) guardModule(ctx context.Context, cache string, progress func(string)) (string, error) {
-	digest, err := digestFS(guard.Module())
+	digest, err := guardDigest()
 	if err != nil {
 		return "", err
 	}
@@ -193,16 +193,15 @@ func (k *Kernel) debianHeaders(ctx context.Context, cache, work string, progress
 	return filepath.Join(root, "usr/src/linux-headers-"+k.Release), compiler, err
 }
 
-// digestFS tells apart what files were and what they have become.
-func digestFS(files fs.FS) (string, error) {
+// guardDigest tells apart what the module's source was and what it has become.
+func guardDigest() (string, error) {
 	h := sha256.New()
-	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	for _, name := range []string{"Kbuild", guard.ModuleName + ".c"} {
+		text, err := fs.ReadFile(guard.Module(), name)
+		if err != nil {
+			return "", err
 		}
-		text, err := fs.ReadFile(files, path)
-		fmt.Fprintf(h, "%s %d\n%s", path, len(text), text)
-		return err
-	})
-	return fmt.Sprintf("%x", h.Sum(nil)[:4]), err
+		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:4]), nil
 }

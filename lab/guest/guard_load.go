@@ -281,13 +281,11 @@ func (l *load) connect(from netip.Addr) {
 // reloading takes the shield away and raises it again, under load. Meanwhile no verdict
 // is given that could be on a last reference.
 func (l *load) reloading(stop <-chan struct{}) {
-	tick := time.NewTicker(l.reload)
-	defer tick.Stop()
 	for {
 		select {
 		case <-stop:
 			return
-		case <-tick.C:
+		case <-time.After(l.reload): // for so long it stays up
 		}
 		if err := l.reloadOnce(); err != nil {
 			l.lost.Add(1)
