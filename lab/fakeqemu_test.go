@@ -45,6 +45,7 @@ func useFakeQEMU(t *testing.T, behaviour string) {
 //	""         all goes well
 //	"exit"     QEMU refuses its arguments
 //	"silent"   the guest never says anything
+//	"unborn"   the kernel panics before there is a guest
 //	"failed"   a step of the guest fails
 //	"vanish"   the machine ends in place of the crash
 //	"refuse"   QEMU does not dump
@@ -88,6 +89,9 @@ func fakeQEMU(args []string, behaviour string) {
 		append(console, "[    0.000000] Linux version 6.1.0-test\r\n")
 		switch behaviour {
 		case "silent":
+			return
+		case "unborn":
+			append(console, "[    0.010000] ---[ end Kernel panic - not syncing: IO-APIC + timer doesn't work!\r\n")
 			return
 		case "garbage":
 			report.WriteString("Segmentation fault\r\n")

@@ -120,6 +120,7 @@ func TestRunFails(t *testing.T) {
 	for behaviour, want := range map[string]string{
 		"exit":    "run sysrq under tcg: the guest did not boot",
 		"silent":  "the guest did not boot: wait for event \"up\" of the guest: context deadline exceeded; the console ends with:\n[    0.000000] Linux version",
+		"unborn":  "the guest did not boot: the kernel panicked; the console ends with:\n[    0.000000] Linux version",
 		"failed":  "guest: load modules: exec format error",
 		"vanish":  "the virtual machine ended; the console ends with:",
 		"refuse":  "QMP dump-guest-memory: dump: failed to write",

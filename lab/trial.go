@@ -28,17 +28,34 @@ func (t *trial) boot(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		if t.vm.WaitConsole(ctx, endOfPanic) != nil {
+			return
+		}
+		select { // what the guest said before is to be heard first
+		case <-time.After(time.Second):
+			end(errPanicked)
+		case <-ctx.Done():
+		}
+	}()
 	up, err := t.events.Wait(ctx, wire.Up)
 	var failed *GuestError
 	switch {
 	case errors.As(err, &failed):
 		return err
+	case err != nil && errors.Is(context.Cause(ctx), errPanicked):
+		return fmt.Errorf("%w: %w", errNotBooted, errPanicked)
 	case err != nil:
 		return fmt.Errorf("%w: %w", errNotBooted, err)
 	case up.Guest != nil:
 		t.result.Guest = *up.Guest
 	}
 	ready, err := t.events.Wait(ctx, wire.Ready)
+	if err != nil && errors.Is(context.Cause(ctx), errPanicked) {
+		err = fmt.Errorf("%w: %w", errNotBooted, errPanicked)
+	}
 	t.result.Tasks = ready.Tasks
 	return err
 }
