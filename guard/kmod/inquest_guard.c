@@ -27,8 +27,11 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/etherdevice.h>
 #include <linux/module.h>
-#include <net/netfilter/nf_queue.h>
+#include <linux/netfilter.h>
+#include <linux/skbuff.h>
+#include <net/netfilter/nf_queue.h> /* in 4.18 it includes none of these */
 
 #ifdef GUARD_HAS_REINJECT
 
@@ -44,7 +47,6 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
-#include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_timewait_sock.h>
