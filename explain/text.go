@@ -109,10 +109,20 @@ func explainReport(r *console.Report) (Finding, bool) {
 		if f.Blame == nil && blames(f.Class) {
 			f.Blame = blameText(r)
 		}
-		f.Evidence = append(f.Evidence, surroundings(r)...)
+		f.Evidence = distinct(append(f.Evidence, surroundings(r)...))
 		return f, true
 	}
 	return Finding{}, false
+}
+
+// distinct leaves out what is said already.
+func distinct(all []Evidence) []Evidence {
+	said := map[string]bool{}
+	return slices.DeleteFunc(all, func(e Evidence) bool {
+		again := said[e.Text]
+		said[e.Text] = true
+		return again
+	})
 }
 
 // blames reports whether failures of a class are some function's doing.
@@ -153,6 +163,8 @@ func fatal(r *console.Report) bool {
 	case console.Warning, console.RCUUsage, console.Lockdep, console.LockUse, console.Preemptible, console.Atomic, console.OutOfMemory, console.HungTask,
 		console.RCUStall, console.SoftLockup, console.Workqueue, console.Leak, console.KCSAN, console.KMSAN, console.UBSAN, console.NMI, console.DebugObject:
 		return r.Fatal
+	case console.MachineCheck:
+		return uncorrected(r)
 	}
 	return true
 }

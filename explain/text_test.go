@@ -68,6 +68,8 @@ func TestText(t *testing.T) {
 		{"Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n" + trace("panic", "do_exit"), Unknown, "init died, and a kernel cannot go on without it"},
 		{"Kernel panic - not syncing: System is deadlocked on memory\n", OutOfMemory, "the machine ran out of memory"},
 		{"mce: [Hardware Error]: CPU 2: Machine Check Exception: 5 Bank 4: be00000000800400\nKernel panic - not syncing: Fatal machine check\n", MachineCheck, "machine check: the hardware reported an error it could not correct"},
+		{"mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 5: 8c00004000010092\n", MachineCheck, "machine check: the hardware corrected an error"},
+		{"mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 5: ac00004000010092\n", MachineCheck, "machine check: the hardware reported an error it could not correct"},
 		{"traps: PANIC: double fault, error_code: 0x0\ndouble fault: 0000 [#1] SMP\n" + atF + trace("g"), DoubleFault, "double fault in tcp_f"},
 		{"BUG: Bad page state in process a.out  pfn:12345\npage dumped because: nonzero mapcount\n" + trace("dump_stack_lvl", "bad_page", "free_pcp_prepare", "tcp_f"), Bug, "a page was freed that is still in use in tcp_f"},
 		{"BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 30s!\nShowing busy workqueues and worker pools:\n", HungTask, "a workqueue made no progress"},

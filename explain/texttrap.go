@@ -2,6 +2,8 @@ package explain
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"inquest/console"
@@ -30,6 +32,9 @@ var TextTrap = &TextAnalyzer{
 			f.Class, f.Title = DoubleFault, "double fault"+at
 		case console.MachineCheck:
 			f.Class, f.Title = MachineCheck, "machine check: the hardware reported an error it could not correct"
+			if !uncorrected(r) {
+				f.Title = "machine check: the hardware corrected an error"
+			}
 			for _, d := range r.Details {
 				if len(f.Evidence) < 6 {
 					f.Evidence = append(f.Evidence, Evidence{Text: d})
@@ -43,6 +48,24 @@ var TextTrap = &TextAnalyzer{
 		}
 		return f, true
 	},
+}
+
+// bankStatus is the status of a bank in "CPU 2: Machine Check: 0 Bank 5: 8c00004000010092".
+var bankStatus = regexp.MustCompile(`Bank \d+: ([0-9a-f]{16})`)
+
+// uncorrected reports whether the hardware could not correct what it reports: it raised an
+// exception, or its status says so (MCI_STATUS_UC, arch/x86/include/asm/mce.h).
+func uncorrected(r *console.Report) bool {
+	const uc = 1 << 61
+	if r.Fatal || !strings.Contains(r.Message, "Machine Check: ") {
+		return true
+	}
+	m := bankStatus.FindStringSubmatch(r.Message)
+	if m == nil {
+		return false
+	}
+	status, err := strconv.ParseUint(m[1], 16, 64)
+	return err == nil && status&uc != 0
 }
 
 // bugText reports whether an invalid instruction is that of BUG(), whose line the text
