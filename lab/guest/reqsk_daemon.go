@@ -57,13 +57,16 @@ func (n *netns) queueing(r ruling) error {
 		Type: nftables.ChainTypeFilter, Hooknum: hook.kind, Priority: nftables.ChainPriorityFilter,
 	})
 	port := func(p uint16) []byte { return binaryutil.BigEndian.PutUint16(p) }
-	exprs := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+	var exprs []expr.Any
+	if hook.family != nftables.TableFamilyBridge { // there meta is a module of its own, and nothing but TCP comes by
+		exprs = append(exprs,
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}})
+	}
+	exprs = append(exprs,
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: port(r.ports[0])},
-		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: port(r.ports[1])},
-	}
+		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: port(r.ports[1])})
 	if r.conntrack {
 		exprs = append(exprs, &expr.Ct{Key: expr.CtKeySTATE, Register: 1})
 	}
