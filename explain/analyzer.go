@@ -170,6 +170,7 @@ var Analyzers = []*Analyzer{
 	Deadlocked,
 	StuckCPU,
 	NoMemory,
+	Reported,
 	Panic,
 }
 

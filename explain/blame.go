@@ -120,7 +120,7 @@ func (c *Case) foreignModules() map[string]bool {
 // blameFinding says whom a finding points at: the function that the analyzer found, or
 // the one that the stack shows it happened in.
 func (c *Case) blameFinding(f *Finding) {
-	if f.Class == OutOfMemory || f.Class == UserPanic || f.Class == MachineCheck {
+	if f.Blame != nil || f.Class == OutOfMemory || f.Class == UserPanic || f.Class == MachineCheck {
 		return // no function did that
 	}
 	var frames []stack.Frame

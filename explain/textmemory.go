@@ -202,6 +202,8 @@ var TextSlab = &TextAnalyzer{
 			return f, false
 		case has("already free"), has("double free"):
 			f.Class, f.Title = DoubleFree, "double free"+in(function(r))
+		case has("are to be freed"): // more than the slab has allocated (free_to_partial_list, since 6.0)
+			f.Class, f.Title, f.Confidence = DoubleFree, "free of an object that was free already"+in(function(r)), Likely
 		case has("Poison overwritten"), has("Poison check failed"):
 			f.Class, f.Title = UseAfterFree, "write to a freed object, last used"+in(owner)
 		case has("edzone overwritten"), has("edzone"), has("adding overwritten"), has("padding"):
