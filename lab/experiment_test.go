@@ -17,17 +17,17 @@ func TestCommandLine(t *testing.T) {
 		want string
 	}{
 		{"from outside", Experiment{Scenario: plain, QEMU: []string{FormatELF}},
-			"console=ttyS0 ignore_loglevel panic=0 lab.scenario=sysrq"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=0 lab.scenario=sysrq"},
 		{"sysctls", Experiment{Scenario: plain, Sysctls: map[string]string{"kernel.panic_on_warn": "1", "kernel.panic_on_oops": "0"}},
-			"console=ttyS0 ignore_loglevel panic=0 lab.sysctl=kernel.panic_on_oops=0 lab.sysctl=kernel.panic_on_warn=1 lab.scenario=sysrq"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=0 lab.sysctl=kernel.panic_on_oops=0 lab.sysctl=kernel.panic_on_warn=1 lab.scenario=sysrq"},
 		{"kdump", Experiment{Scenario: plain, Kdump: []Save{{"vmcore", nil}, {"lzo-d31", []string{"-l", "-d", "31"}}}},
-			"console=ttyS0 ignore_loglevel panic=-1 crashkernel=160M lab.save=vmcore lab.save=lzo-d31:-l,-d,31 lab.scenario=sysrq"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=-1 crashkernel=160M lab.save=vmcore lab.save=lzo-d31:-l,-d,31 lab.scenario=sysrq"},
 		{"own crashkernel", Experiment{Scenario: plain, CrashKernel: "1G,high", Kdump: []Save{{"vmcore", nil}}},
-			"console=ttyS0 ignore_loglevel panic=-1 crashkernel=1G,high lab.save=vmcore lab.scenario=sysrq"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=-1 crashkernel=1G,high lab.save=vmcore lab.scenario=sysrq"},
 		{"options", Experiment{Scenario: s, Set: map[string]string{"seconds": "3"}, Append: []string{"nokaslr"}},
-			"console=ttyS0 ignore_loglevel panic=0 slub_debug=F nokaslr lab.sysctl=kernel.panic_on_oops=1 lab.set=family=ipv4 lab.set=seconds=3 lab.scenario=x/y"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=0 slub_debug=F nokaslr lab.sysctl=kernel.panic_on_oops=1 lab.set=family=ipv4 lab.set=seconds=3 lab.scenario=x/y"},
 		{"over the scenario's sysctls", Experiment{Scenario: s, Sysctls: map[string]string{"kernel.panic_on_oops": "0"}},
-			"console=ttyS0 ignore_loglevel panic=0 slub_debug=F lab.sysctl=kernel.panic_on_oops=0 lab.set=family=ipv4 lab.set=seconds=20 lab.scenario=x/y"},
+			"console=ttyS0 ignore_loglevel no_timer_check panic=0 slub_debug=F lab.sysctl=kernel.panic_on_oops=0 lab.set=family=ipv4 lab.set=seconds=20 lab.scenario=x/y"},
 	} {
 		tt.e.Kernel, tt.e.Dir = k, "out"
 		e, err := tt.e.validated()

@@ -32,7 +32,7 @@ var lkdtmScenarios = func() []*Scenario {
 			Name:     name,
 			Doc:      "kernel crash test: " + t.why,
 			Options:  lkdtmOptions,
-			Append:   append([]string{"no_timer_check"}, way.append...), // the timers of a guest on a busy host fail that check
+			Append:   way.append,
 			Patience: firstOf(way.patience, 45*time.Second),
 			Prepare:  prepareLKDTM,
 			Truth:    func(e *Experiment) Truth { return e.triggerTruth(t.name) },

@@ -23,8 +23,8 @@ var reqskModules = []string{"nf_tables", "nft_queue", "nft_ct", "nfnetlink_queue
 // reqskAppend hides from the kernel that it runs in a guest (X86_FEATURE_HYPERVISOR).
 // One that knows, and has no help of its hypervisor, has no queue of those that wait
 // for a lock (virt_spin_lock in arch/x86/include/asm/qspinlock.h), and so cannot crash
-// there. No guest is to check that timers work, which on a busy host they may not.
-var reqskAppend = []string{"clearcpuid=159", "no_timer_check"}
+// there.
+var reqskAppend = []string{"clearcpuid=159"}
 
 // The options of the scenarios nfqueue-reqsk.
 var (

@@ -14,11 +14,11 @@ import (
 )
 
 var (
-	buildCase = flag.Bool("lab.build", false, "build nfqbug-6.1 when it is not in the cache; takes a quarter of an hour")
-	times     = flag.Int("lab.times", 3, "runs in a row of TestReqskAgainQEMU")
+	times = flag.Int("lab.times", 3, "runs in a row of TestReqskAgainQEMU")
 )
 
-// caseKernel is the kernel with the bug of nf_queue.
+// caseKernel is the kernel with the bug of nf_queue. To build it takes ten minutes where
+// it is not in the cache.
 func caseKernel(t *testing.T) *lab.Kernel {
 	t.Helper()
 	recipe, err := lab.FindRecipe("nfqbug-6.1")
@@ -28,9 +28,6 @@ func caseKernel(t *testing.T) *lab.Kernel {
 	k, err := recipe.Cached()
 	if err == nil {
 		return k
-	}
-	if !*buildCase {
-		t.Skipf("%v: `inquest lab kernel build %s` or -lab.build makes it", err, recipe.Name)
 	}
 	if k, err = recipe.Build(t.Context(), func(step string) { t.Log(step) }); err != nil {
 		t.Fatal(err)

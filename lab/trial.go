@@ -69,6 +69,10 @@ var (
 // endOfPanic is the last thing that a kernel says which stays where it panicked.
 const endOfPanic = "---[ end Kernel panic"
 
+// lastEvents is how long what the guest said before it died may take to be heard: it
+// comes another way than the console.
+const lastEvents = 200 * time.Millisecond
+
 // play follows the scenario until its outcome is known.
 func (t *trial) play(ctx context.Context) error {
 	playing, end := context.WithCancelCause(ctx)
@@ -85,6 +89,7 @@ func (t *trial) play(ctx context.Context) error {
 	}()
 	go func() {
 		if t.vm.WaitConsole(playing, endOfPanic) == nil {
+			time.Sleep(lastEvents)
 			end(errPanicked)
 		}
 	}()

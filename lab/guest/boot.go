@@ -91,7 +91,7 @@ func loadCaptureKernel(kernel, initrd string, saves []string) error {
 	defer i.Close()
 	// A capture kernel has one CPU and must not trust any device's state. If it
 	// panics, the machine resets.
-	line := "console=ttyS0 quiet nr_cpus=1 reset_devices irqpoll panic=-1"
+	line := "console=ttyS0 quiet nr_cpus=1 reset_devices irqpoll no_timer_check panic=-1"
 	for _, s := range saves {
 		line += " lab.save=" + s
 	}
