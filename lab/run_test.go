@@ -316,7 +316,7 @@ func TestEvents(t *testing.T) {
 func TestMachineArgs(t *testing.T) {
 	m := &Machine{Accel: TCG, CPUs: 2, MemoryMiB: 512, Kernel: "vmlinuz", Initrd: "initrd", Append: "console=ttyS0 lab.crash=sysrq",
 		Console: "console.log", Report: "report.jsonl"}
-	const common = "-name inquest-lab -no-user-config -nodefaults -display none -no-reboot -machine q35 -accel tcg -cpu max,la57=off " +
+	const common = "-name inquest-lab -no-user-config -nodefaults -display none -no-reboot -machine q35 -accel tcg -cpu max,la57=off,cx16=off " +
 		"-smp 2 -m 512M -kernel vmlinuz -initrd initrd -append console=ttyS0 lab.crash=sysrq " +
 		"-serial file:console.log -chardev socket,id=report,fd=4 -serial chardev:report -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control"
 	for _, tt := range []struct {
@@ -326,7 +326,7 @@ func TestMachineArgs(t *testing.T) {
 		{func(*Machine) {}, common},
 		{func(m *Machine) { m.VMCoreInfo = true }, common + " -device vmcoreinfo"},
 		{func(m *Machine) { m.Disk = "/tmp/a,b" }, common + " -drive if=none,id=disk,format=raw,cache=unsafe,file=/tmp/a,,b -device virtio-blk-pci,drive=disk"},
-		{func(m *Machine) { m.Accel = KVM }, strings.Replace(common, "tcg -cpu max,la57=off", "kvm -cpu host", 1)},
+		{func(m *Machine) { m.Accel = KVM }, strings.Replace(common, "tcg -cpu max,la57=off,cx16=off", "kvm -cpu host", 1)},
 	} {
 		c := *m
 		tt.change(&c)
