@@ -151,16 +151,16 @@ func (s *snapshot) reached() map[chainKey][]string {
 		if int(c.hook) < len(hookNames) {
 			hook = hookNames[c.hook]
 		}
-		todo := []chainKey{c.chainKey}
-		for len(todo) > 0 {
-			key := todo[0]
-			todo = todo[1:]
+		left := []chainKey{c.chainKey}
+		for len(left) > 0 {
+			key := left[0]
+			left = left[1:]
 			if slices.Contains(reached[key], hook) {
 				continue
 			}
 			reached[key] = append(reached[key], hook)
 			for _, name := range leads[key] {
-				todo = append(todo, chainKey{key.family, key.table, name})
+				left = append(left, chainKey{key.family, key.table, name})
 			}
 		}
 	}

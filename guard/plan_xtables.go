@@ -103,17 +103,17 @@ func (t *xtable) reached() map[string][]string {
 		if !base.base {
 			continue
 		}
-		todo := []string{base.name}
-		for len(todo) > 0 {
-			c, hook := t.chain(todo[0]), strings.ToLower(base.name)
-			todo = todo[1:]
+		left := []string{base.name}
+		for len(left) > 0 {
+			c, hook := t.chain(left[0]), strings.ToLower(base.name)
+			left = left[1:]
 			if c == nil || slices.Contains(reached[c.name], hook) {
 				continue
 			}
 			reached[c.name] = append(reached[c.name], hook)
 			for i := range c.rules {
 				if target := c.rules[i].target(); len(target) > 0 {
-					todo = append(todo, target[0].text)
+					left = append(left, target[0].text)
 				}
 			}
 		}
