@@ -106,12 +106,24 @@ var ErrNoScenario = errors.New("no such scenario")
 
 // FindScenario returns the scenario of a name.
 func FindScenario(name string) (*Scenario, error) {
-	var names []string
+	var names, members []string
 	for _, s := range scenarios {
 		if s.Name == name {
 			return s, nil
 		}
 		names = append(names, s.Name)
+		if s.Family() == name {
+			members = append(members, s.Name)
+		}
+	}
+	if len(members) > 0 {
+		const most = 4
+		more := ""
+		if len(members) > most {
+			more = fmt.Sprintf(" and %d more", len(members)-most)
+		}
+		return nil, fmt.Errorf("%w: %s is a family: %s%s; --matrix runs all of it", ErrNoScenario, name,
+			strings.Join(members[:min(most, len(members))], ", "), more)
 	}
 	return nil, fmt.Errorf("%w: %q%s", ErrNoScenario, name, spelling.DidYouMean(spelling.Closest(name, names)))
 }

@@ -34,7 +34,7 @@ inquest lab matrix nfqueue-reqsk --options --kernel nfqbug-6.1 --kernel nfqfix-6
 		flags.BoolVar(&m.options, "options", false, "run all combinations of the options' values")
 		flags.StringVarP(&m.dir, "dir", "d", "", "keep what is done in `DIR`; by default FAMILY.matrix")
 		flags.IntVarP(&m.jobs, "jobs", "j", 1, "run `N` machines at a time")
-		flags.IntVar(&m.memory, "memory", 256, "give each machine `MIB` MiB of memory")
+		flags.IntVar(&m.memory, "memory", matrixMemory, "give each machine `MIB` MiB of memory")
 		flags.StringVar(&m.keep, "keep", "small", "keep of the dumps `WHICH`: none, small ones, or all")
 		flags.BoolVar(&m.again, "again", false, "explain and judge once more what is there")
 		flags.BoolVar(&m.markdown, "markdown", false, "print the table in Markdown")
@@ -42,6 +42,10 @@ inquest lab matrix nfqueue-reqsk --options --kernel nfqbug-6.1 --kernel nfqfix-6
 		return m.run
 	},
 }
+
+// matrixMemory is what a machine of a matrix has, in MiB: enough for each scenario, and
+// little to dump.
+const matrixMemory = 256
 
 // labMatrix is a matrix as the flags ask for it.
 type labMatrix struct {

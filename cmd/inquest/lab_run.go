@@ -61,6 +61,7 @@ inquest lab run nfqueue-reqsk/retransmit --set outcome=crash -n 10`,
 		flags.BoolVar(&r.keep, "keep", false, "keep what the machine is made of, too, with boot.sh to boot it again")
 		flags.BoolVarP(&r.quiet, "quiet", "q", false, "show no progress")
 		flags.BoolVar(&r.json, "json", false, "print JSON: the runs and a summary of their outcomes")
+		flags.BoolVar(&r.matrix, "matrix", false, "run the scenario or its whole family in all its settings, as inquest lab matrix does")
 		return r.run
 	},
 }
@@ -74,7 +75,7 @@ type labRun struct {
 	unflatten, keep     bool
 	cpus, memory, runs  int
 	timeout             time.Duration
-	quiet, json         bool
+	quiet, json, matrix bool
 	io                  stdio
 	steps               *steps
 }
@@ -99,6 +100,9 @@ var errUnexpected = errors.New("what happened is not what was expected")
 func (r *labRun) run(io stdio, args []string) error {
 	if r.runs < 1 {
 		return usageError{"lab run: -n takes a number from 1 on\nSee `inquest help lab run`."}
+	}
+	if r.matrix {
+		return r.asMatrix().run(io, args)
 	}
 	r.io = io
 	e, err := r.experiment(args[0])
@@ -125,6 +129,21 @@ func (r *labRun) run(io stdio, args []string) error {
 		}
 	}
 	return nil
+}
+
+// asMatrix is the matrix that the flags ask for.
+func (r *labRun) asMatrix() *labMatrix {
+	m := &labMatrix{accel: r.accel, set: r.set, dir: r.dir, jobs: 1, memory: r.memory, keep: "small", json: r.json}
+	if r.kernel != "" {
+		m.kernels = []string{r.kernel}
+	}
+	if r.memory == 0 {
+		m.memory = matrixMemory
+	}
+	if r.keep {
+		m.keep = "all"
+	}
+	return m
 }
 
 // experiment is what the flags ask for, but the kernel and the folder.
