@@ -16,9 +16,9 @@ func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
 	direct := isSyscall(u.k, to)
 	all = true
 	elsewhere := false
-	for todo, hops := []uint64{from}, 0; len(todo) > 0 && hops < maxHops; hops++ {
+	for open, hops := []uint64{from}, 0; len(open) > 0 && hops < maxHops; hops++ {
 		var further []uint64
-		for _, at := range todo {
+		for _, at := range open {
 			if _, been := seen[at]; been || at == to {
 				continue
 			}
@@ -36,11 +36,11 @@ func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
 			}
 			further = append(further, j.to...)
 		}
-		todo = further
+		open = further
 	}
 	leads := leadsTo(seen, to)
-	for todo := [][]uint64{{from}}; len(todo) > 0 && leads[from]; todo = todo[1:] {
-		way := todo[0]
+	for open := [][]uint64{{from}}; len(open) > 0 && leads[from]; open = open[1:] {
+		way := open[0]
 		if len(way) > maxHops || len(ways) == maxWays {
 			all = false
 			continue
@@ -54,7 +54,7 @@ func (u *Unwinder) ways(from, to uint64) (ways [][]*code, all bool) {
 					ways = append(ways, codes)
 				}
 			} else if leads[t] && !slices.Contains(way, t) {
-				todo = append(todo, append(slices.Clone(way), t))
+				open = append(open, append(slices.Clone(way), t))
 			}
 		}
 	}
